@@ -1,0 +1,1 @@
+"""attachd attaches custom bots to Amazon Connect chats."""

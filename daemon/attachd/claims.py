@@ -1,0 +1,175 @@
+"""One contact, one hand: taking a contact, moving it along, letting it go, ending it.
+
+``lifecycle`` says which moves are allowed; the journal stores them; this room races for them. It is the only
+place that writes entries.
+"""
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from typing import Final
+
+import anyio
+import structlog
+
+from attachd import lifecycle
+from attachd.errors import Permanent, Transient
+from attachd.lifecycle import Effect, Entry, Stage
+from attachd.model import Outcome
+from attachd.ports import Journal
+
+_RELEASE_SECONDS: Final = 2.0
+_COMPACT_SECONDS: Final = 45.0
+_FINAL: Final = {Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED}
+
+log = structlog.get_logger(__name__)
+
+
+class Claims:
+    """The contacts that this process has in hand.
+
+    Args:
+        journal: where entries are kept.
+        owner: this process's name, new with every start.
+        now: the wall clock, in seconds since the epoch.
+        rival_seconds: how long to leave a contact that another living process has.
+    """
+
+    def __init__(
+        self, journal: Journal, owner: str, now: Callable[[], float], *, rival_seconds: float = 30.0
+    ) -> None:
+        self._journal = journal
+        self._owner = owner
+        self._now = now
+        self._rival_seconds = rival_seconds
+        self._held: dict[str, anyio.Event] = {}
+
+    @asynccontextmanager
+    async def hold(self, contact_id: str) -> AsyncIterator["Claim"]:
+        """Have the contact in hand; wait first while another delivery of this process has it.
+
+        The wait is what makes a duplicate safe: it is acknowledged only once the delivery that it repeats has
+        ended, and takes over if that one failed.
+
+        A ``Permanent`` that leaves the block closes the contact: no later delivery tries again.
+
+        Raises:
+            Permanent: the contact was served before (``duplicate``) or is over.
+            Transient: another process has it, or the journal does not answer.
+        """
+        while (other := self._held.get(contact_id)) is not None:
+            await other.wait()
+        done = self._held[contact_id] = anyio.Event()
+        try:
+            claim = Claim(self._journal, await self._take(contact_id), self._now)
+            try:
+                yield claim
+            except Permanent as error:
+                await self._let_go(claim, closed=error.outcome)
+                raise
+            finally:
+                await self._let_go(claim)
+        finally:
+            del self._held[contact_id]
+            done.set()
+
+    async def end(self, contact_id: str, effect: Effect) -> None:
+        """Record an event that ends or changes the chat, if need be ahead of the chat itself.
+
+        Raises:
+            Transient: the journal does not answer.
+        """
+        entry = await self._journal.get(contact_id)
+        while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
+            entry = await self._journal.put(after)
+            if entry == after:
+                return
+
+    async def compact(self, retention_seconds: float, report: Callable[[], None]) -> None:
+        """Forget contacts that have not changed for so long, now and then, for ever."""
+        while True:
+            try:
+                forgotten = await self._journal.purge(self._now() - retention_seconds)
+            except Transient as error:
+                log.warning("journal.not_compacted", reason=str(error), next="again in a minute")
+            else:
+                log.debug("journal.compacted", forgotten=forgotten)
+            report()
+            await anyio.sleep(_COMPACT_SECONDS)
+
+    async def _take(self, contact_id: str) -> Entry:
+        entry = await self._journal.get(contact_id)
+        while True:
+            rival = entry.owner if entry is not None else None
+            if rival not in {None, self._owner} and await self._journal.alive(rival or ""):
+                raise Transient(
+                    "held_elsewhere",
+                    f"contact {contact_id} is in the hand of {rival}",
+                    after=self._rival_seconds,
+                )
+            claimed = lifecycle.claim(entry, contact_id, self._owner, self._now())
+            if isinstance(claimed, Outcome):
+                raise Permanent(claimed, detail=f"contact {contact_id} is {entry.stage if entry else 'new'}")
+            entry = await self._journal.put(claimed)
+            if entry == claimed:
+                return entry
+
+    async def _let_go(self, claim: "Claim", closed: Outcome | None = None) -> None:
+        """Close a contact that can have no bot; leave any other unfinished one to its next delivery."""
+        entry = claim.entry
+        if entry.stage in _FINAL:
+            return
+        left = (
+            lifecycle.release(entry, self._now())
+            if closed is None
+            else lifecycle.move(entry, Stage.CLOSED, self._now(), owner=None, reason=closed.value)
+        )
+        with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
+            try:
+                claim.entry = await self._journal.put(left)
+            except Transient as error:
+                log.warning(
+                    "claim.not_released",
+                    contact=entry.contact_id,
+                    reason=str(error),
+                    next="this process takes it again when its event is redelivered",
+                )
+
+
+class Claim:
+    """A contact in hand. Every move is written before it is relied on."""
+
+    def __init__(self, journal: Journal, entry: Entry, now: Callable[[], float]) -> None:
+        self._journal = journal
+        self._now = now
+        self.entry = entry
+
+    async def begin(self, bot: str, rule: str, window: float) -> Entry:
+        """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation."""
+        entry = lifecycle.begin(self.entry, self._now(), window)
+        return await self._write(replace(entry, bot=bot, rule=rule))
+
+    def unspent(self) -> None:
+        """The request had no effect, for certain: its window never opened. Written with the next move."""
+        self.entry = replace(self.entry, requested_at=None)
+
+    async def move(self, stage: Stage, **changes: str) -> Entry:
+        """One move on.
+
+        Raises:
+            Permanent: the contact ended meanwhile.
+            Transient: the claim was lost, or the journal does not answer.
+        """
+        return await self._write(lifecycle.move(self.entry, stage, self._now(), **changes))
+
+    async def _write(self, entry: Entry) -> Entry:
+        stored = await self._journal.put(entry)
+        if stored != entry:
+            self.entry = stored
+            if stored.stage is Stage.ENDED:
+                raise Permanent(
+                    Outcome(stored.reason or Outcome.ENDED), detail="the contact ended in the meantime"
+                )
+            raise Transient("claim_lost", f"contact {entry.contact_id} is in the hand of {stored.owner}")
+        self.entry = entry
+        return entry

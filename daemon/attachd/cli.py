@@ -1,0 +1,166 @@
+"""The command line. Each command says what it does, does it, and exits with a status that means something.
+
+0  done (for run: after a clean drain)    1  no, or failed    78  the configuration is wrong (EX_CONFIG)
+"""
+
+import json
+import secrets
+import sys
+import time
+from base64 import b64encode
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Annotated, Final
+
+import anyio
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from attachd import logs, settings, wiring
+from attachd.decode import decode
+from attachd.errors import Misconfigured, Permanent
+from attachd.lifecycle import EFFECTS, Effect
+from attachd.model import Choice, ContactEvent
+from attachd.rules import Verdict
+from attachd.simulator.command import simulate
+
+EX_CONFIG: Final = 78
+_MAX_BODY: Final = 1_048_576
+
+app = typer.Typer(
+    name="attachd",
+    help="Attaches custom bots to Amazon Connect chats.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="the configuration file")]
+DEFAULT_CONFIG: Final = Path("/etc/attachd/attachd.toml")
+app.command()(simulate)
+
+
+def main() -> None:
+    """The console script."""
+    app()
+
+
+@app.command()
+def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Serve until SIGTERM, then drain."""
+    with _configuration_errors():
+        loaded = settings.load(config)
+        wiring.check(loaded)
+        logs.configure(loaded.logging.level, loaded.logging.format)
+        anyio.run(wiring.run, loaded, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+
+
+@app.command()
+def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Judge a configuration without using it: every error at once, exit status 78 if there is one."""
+    with _configuration_errors():
+        loaded = settings.load(config)
+        wiring.check(loaded)
+    typer.echo(
+        f"{config}: good: {len(loaded.rules)} rules, {len(loaded.bots)} bots, {len(loaded.runtimes)} runtimes"
+    )
+
+
+@app.command()
+def explain(
+    event: Annotated[Path, typer.Argument(help="a contact event as JSON; - for standard input")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Which bot this event would get, by which rule, or why none. Exit status 1 if none."""
+    with _configuration_errors():
+        rules = wiring.rules(settings.load(config))
+    try:
+        body = sys.stdin.buffer.read() if str(event) == "-" else event.read_bytes()
+        decoded = decode(body, received_at=time.time(), max_bytes=_MAX_BODY)
+    except (OSError, Permanent) as error:
+        typer.echo(f"{event}: {error}", err=True)
+        raise typer.Exit(1) from None
+    choice, verdicts = rules.choose(decoded), list(rules.explain(decoded))
+    opens = EFFECTS[decoded.type] is Effect.OPENS
+    if as_json:
+        typer.echo(json.dumps(_explained(decoded, choice, verdicts, opens=opens)))
+    else:
+        _show(decoded, choice, verdicts, opens=opens)
+    raise typer.Exit(0 if opens and choice.bot else 1)
+
+
+def _explained(
+    event: ContactEvent, choice: Choice, verdicts: list[Verdict], *, opens: bool
+) -> dict[str, object]:
+    return {
+        "contact": event.contact.id,
+        "event": event.type,
+        "opens": opens,
+        "bot": choice.bot.name if choice.bot and opens else None,
+        "rule": choice.rule if opens else None,
+        "reason": choice.reason if opens else f"{event.type} opens no chat",
+        "rules": [{"rule": v.rule, "matched": v.matched, "why": v.why} for v in verdicts],
+    }
+
+
+def _show(event: ContactEvent, choice: Choice, verdicts: list[Verdict], *, opens: bool) -> None:
+    console = Console()
+    table = Table("", "rule", "why", title=f"contact {event.contact.id} · {event.type}", title_justify="left")
+    for verdict in verdicts:
+        table.add_row("[green]✓[/]" if verdict.matched else "[red]✗[/]", verdict.rule, verdict.why)
+    console.print(table)
+    if not opens:
+        console.print(f"no bot: {event.type} opens no chat; INITIATED and CONNECTED_TO_SYSTEM do")
+    elif choice.bot is None:
+        console.print(f"no bot: {choice.reason}")
+    else:
+        console.print(f"bot [bold]{choice.bot.name}[/] ({choice.bot.display_name}): {choice.reason}")
+
+
+@app.command()
+def secret() -> None:
+    """Make a signing secret for a webhook runtime (Standard Webhooks, 32 random bytes)."""
+    typer.echo("whsec_" + b64encode(secrets.token_bytes(32)).decode())
+
+
+@app.command()
+def demo(
+    chats: Annotated[int, typer.Option(min=1, max=1000, help="how many customers come")] = 50,
+    seconds: Annotated[float, typer.Option(min=0.1, help="over how long they come")] = 10.0,
+    keep: Annotated[Path | None, typer.Option(help="leave logs, configuration and journal here")] = None,
+) -> None:
+    """Play the whole line on this machine: embedded AWS, a simulated Connect, two bots, fifty customers."""
+    if find_spec("moto") is None:
+        typer.echo("attachd: the demo needs an extra: pip install 'attachd[demo]'", err=True)
+        raise typer.Exit(1)
+    from attachd.demo import play  # noqa: PLC0415 - an extra
+
+    raise typer.Exit(0 if anyio.run(play, chats, seconds, keep) else 1)
+
+
+@contextmanager
+def _configuration_errors() -> Iterator[None]:
+    """Say every error and exit with 78, also from inside a task group."""
+    try:
+        yield
+    except* Misconfigured as group:
+        for problem in _problems(group):
+            typer.echo(f"attachd: {problem}", err=True)
+        typer.echo("attachd: nothing was started; mend the above and see 'attachd check'", err=True)
+        raise typer.Exit(EX_CONFIG) from None
+
+
+def _problems(group: BaseExceptionGroup[Misconfigured]) -> Iterator[str]:
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _problems(error)
+        else:
+            yield from error.problems
+
+
+if __name__ == "__main__":
+    main()

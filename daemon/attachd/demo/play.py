@@ -1,0 +1,200 @@
+"""The demo from curtain to curtain: build the stage, let the customers in, tell what happened."""
+
+import os
+import sys
+import tempfile
+from base64 import b64encode
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final
+
+import aiohttp
+import anyio
+from aiobotocore.session import get_session
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from attachd.demo import aws, customers, processes, report
+from attachd.demo.processes import Running
+
+_INSTANCE: Final = f"arn:aws:connect:{aws.REGION}:111122223333:instance/0b1c2d3e-0000-4000-8000-00000000d370"
+_FLOW: Final = "0b1c2d3e-0000-4000-8000-00000000f10e"
+
+_CONFIG: Final = """\
+# Written by `attachd demo`.
+[source]
+type = "sqs"
+queue_url = "{queue_url}"
+quarantine_url = "{quarantine_url}"
+poll = "2s"
+
+[journal]
+type = "sqlite"
+path = "{folder}/journal.sqlite"
+
+[[bots]]
+name = "concierge"
+display_name = "Ava"
+runtime = "ava"
+
+[[bots]]
+name = "concierge-de"
+display_name = "Anna"
+runtime = "anna"
+
+[[rules]]
+name = "chat in German"
+when.detail.channel = ["CHAT"]
+when.detail.segmentAttributes.language.valueString = [{{ prefix = "de" }}]
+bot = "concierge-de"
+
+[[rules]]
+name = "any other chat"
+when.detail.channel = ["CHAT"]
+bot = "concierge"
+
+[runtimes.ava]
+type = "webhook"
+url = "{ava}/attach"
+secret = {{ env = "AVA_KEY" }}
+
+[runtimes.anna]
+type = "webhook"
+url = "{anna}/attach"
+secret = {{ env = "ANNA_KEY" }}
+
+[health]
+listen = "127.0.0.1:0"
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """Everything that runs."""
+
+    simulator: Running
+    attachd: Running
+    embedded: aws.Aws
+    folder: Path
+
+
+async def play(chats: int, seconds: float, folder: Path | None) -> bool:
+    """Play the demo; whether every chat got exactly one bot that spoke.
+
+    Args:
+        chats: how many customers come.
+        seconds: over how long they come.
+        folder: where logs, configuration and journal are left; a temporary one, removed, if not given.
+    """
+    console = Console()
+    async with AsyncExitStack() as stack:
+        if folder is None:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attachd-demo-")))
+        folder.mkdir(parents=True, exist_ok=True)
+        with console.status("starting AWS, Amazon Connect, two bots and attachd"):
+            stage = await stack.enter_async_context(staged(folder))
+        visits = await _visited(console, stage, chats, seconds)
+        verdict = report.judge(await truth(stage.simulator.url), visits)
+        report.show(console, verdict, visits)
+        if not verdict.good:
+            console.print(
+                "\n[red]not every chat got exactly one bot that spoke.[/] attachd's log ends with:\n"
+            )
+            console.print(processes.tail(stage.attachd.log, 30), markup=False, highlight=False)
+        return verdict.good
+
+
+@asynccontextmanager
+async def staged(folder: Path, *, marker: str = "simulated") -> AsyncIterator[Stage]:
+    """Embedded AWS, the simulator, the two bots and attachd, up and connected."""
+    keys = {"AVA_KEY": _new_secret(), "ANNA_KEY": _new_secret()}
+    async with AsyncExitStack() as stack:
+        embedded = stack.enter_context(aws.embedded(shipped("config/eventbridge-rule.json")))
+        simulate = processes.attachd(
+            *("simulate", "--events", "eventbridge:default", "--instance-arn", _INSTANCE),
+            *("--token-marker", marker),
+        )
+        connect = await stack.enter_async_context(
+            processes.running("simulator", simulate, embedded.environment, folder, says="simulated at")
+        )
+        here = aws.credentials() | {
+            "AWS_ENDPOINT_URL_CONNECT": connect.url,
+            "AWS_ENDPOINT_URL_CONNECTPARTICIPANT": connect.url,
+        }
+        bot = [sys.executable, str(shipped("examples/bot/bot.py")), "--listen", "127.0.0.1:0"]
+        urls: dict[str, str] = {}
+        for name, key in (("ava", "AVA_KEY"), ("anna", "ANNA_KEY")):
+            secret = {"BOT_WEBHOOK_SECRET": keys[key]}
+            up = await stack.enter_async_context(
+                processes.running(name, bot, here | secret, folder, says="listening on")
+            )
+            urls[name] = up.url
+        config = folder / "attachd.toml"
+        config.write_text(
+            _CONFIG.format(
+                queue_url=embedded.queue_url, quarantine_url=embedded.quarantine_url, folder=folder, **urls
+            )
+        )
+        run = processes.attachd("run", "--config", str(config))
+        daemon = await stack.enter_async_context(
+            processes.running(
+                "attachd", run, here | embedded.environment | keys, folder, says="attachd.started"
+            )
+        )
+        yield Stage(connect, daemon, embedded, folder)
+
+
+async def _visited(console: Console, stage: Stage, chats: int, seconds: float) -> list[customers.Visit]:
+    visits = [
+        customers.Visit(
+            name=f"Customer {i + 1}",
+            language="de-DE" if i % 3 == 0 else "en-GB",
+            question=customers.QUESTIONS[i % len(customers.QUESTIONS)],
+        )
+        for i in range(chats)
+    ]
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    os.environ.update(aws.credentials())
+    connect_client, participant_client = customers.clients(get_session(), stage.simulator.url)
+    async with connect_client as connect, participant_client as participants:
+        customer = customers.Customer(connect, participants, _INSTANCE.rpartition("/")[2], _FLOW)
+        with Progress(*columns, console=console) as progress:
+            started = progress.add_task("chats started ", total=chats)
+            answered = progress.add_task("chats answered", total=chats)
+
+            async def one(visit: customers.Visit) -> None:
+                await customer.visit(visit)
+                progress.advance(answered, int(visit.answered))
+
+            async with anyio.create_task_group() as doors:
+                for visit in visits:
+                    doors.start_soon(one, visit)
+                    progress.advance(started)
+                    await anyio.sleep(seconds / chats)
+    return visits
+
+
+async def truth(simulator_url: str) -> dict[str, Any]:
+    """What really happened, as the simulator tells it."""
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{simulator_url}/_simulator/truth") as answer,
+    ):
+        told: dict[str, Any] = await answer.json()
+        return told
+
+
+def shipped(path: str) -> Path:
+    """A file of the project: inside the installed package, or in the checkout around it."""
+    package = Path(str(files("attachd")))
+    for root in (package / "_shipped", package.parents[1]):
+        if (root / path).exists():
+            return root / path
+    raise FileNotFoundError(f"{path} is neither in the package nor in a checkout around it")
+
+
+def _new_secret() -> str:
+    return "whsec_" + b64encode(os.urandom(32)).decode()

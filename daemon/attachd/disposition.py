@@ -1,0 +1,41 @@
+"""Outcome → disposition, in one match: what the source is told of each ending."""
+
+from typing import assert_never
+
+from attachd.model import Acknowledge, Disposition, Outcome, Quarantine, Release
+
+
+def dispose(outcome: Outcome, reason: str, after: float | None, *, release_seconds: float) -> Disposition:
+    """What to do with a delivery that ended so.
+
+    Args:
+        outcome: how it ended.
+        reason: kept with a quarantined body.
+        after: seconds to stay away, if the ending said so.
+        release_seconds: seconds to stay away otherwise, after a failure.
+    """
+    match outcome:
+        case (
+            Outcome.ATTACHED
+            | Outcome.DUPLICATE
+            | Outcome.NO_BOT
+            | Outcome.NOTED
+            | Outcome.IGNORED
+            | Outcome.UNKNOWN_TYPE
+            | Outcome.ENDED
+            | Outcome.QUEUED
+            | Outcome.AGENT_JOINED
+            | Outcome.EXPIRED
+            | Outcome.REFUSED
+            | Outcome.OCCUPIED
+            | Outcome.UNSERVED
+        ):
+            return Acknowledge()
+        case Outcome.DEFERRED | Outcome.FAILED:
+            return Release(release_seconds if after is None else after)
+        case Outcome.INTERRUPTED:
+            return Release(0.0)
+        case Outcome.NOT_JSON | Outcome.NOT_A_CONTACT_EVENT | Outcome.TOO_LARGE | Outcome.NO_CONTACT_ID:
+            return Quarantine(reason)
+        case _:
+            assert_never(outcome)

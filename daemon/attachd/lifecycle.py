@@ -1,0 +1,179 @@
+"""A contact's stages, the one table of allowed moves, and who may make them.
+
+Pure: an entry and the time go in, the next entry or a refusal comes out. Storing it, and racing for it, is
+the journal's and ``claims``'s business. A move that the table does not allow raises and changes nothing.
+
+    (none) ──► claimed ──► attaching ──► attached ──► handed_off ──► ended
+      │           │         ▲  │ ▲          │  │                       ▲
+      │           ▼         │  │ └─next gen─┘  │                       │
+      │        closed ◄─────┼──┴───────────────┘                       │
+      └─────────────────────┴──── any stage may end ───────────────────┘
+
+``ended`` for a contact that was never seen is a tombstone: the end came first, events being unordered.
+"""
+
+import hashlib
+from dataclasses import dataclass, replace
+from enum import Enum, StrEnum
+from typing import Final
+
+from attachd.model import Outcome
+
+
+class Effect(Enum):
+    """What an event does to a chat."""
+
+    OPENS = "opens"
+    ENDS = "ends"
+    QUEUES = "queues"
+    AGENT = "agent"
+    NOTHING = "nothing"
+
+
+# Admin guide, "Amazon Connect contact events", EventType. Either of the first two opens a chat: events are
+# best effort, so one of them may never come. COMPLETED follows DISCONNECTED, or stands in for a lost one.
+EFFECTS: Final = {
+    "INITIATED": Effect.OPENS,
+    "CONNECTED_TO_SYSTEM": Effect.OPENS,
+    "QUEUED": Effect.QUEUES,
+    "CONNECTED_TO_AGENT": Effect.AGENT,
+    "DISCONNECTED": Effect.ENDS,
+    "COMPLETED": Effect.ENDS,
+    "CONTACT_DATA_UPDATED": Effect.NOTHING,
+    "PAUSED": Effect.NOTHING,
+    "RESUMED": Effect.NOTHING,
+    "AMD_DISABLED": Effect.NOTHING,
+}
+
+#: What becomes of a contact that was waiting for a bot.
+DEPARTURES: Final = {
+    Effect.ENDS: Outcome.ENDED,
+    Effect.QUEUES: Outcome.QUEUED,
+    Effect.AGENT: Outcome.AGENT_JOINED,
+}
+
+
+class Stage(StrEnum):
+    """How far a contact has come."""
+
+    CLAIMED = "claimed"  # ours to serve; nothing has been asked of Connect
+    ATTACHING = "attaching"  # a CreateParticipant may have left
+    ATTACHED = "attached"  # Connect made the participant
+    HANDED_OFF = "handed_off"  # the runtime has it
+    CLOSED = "closed"  # done with, without a bot
+    ENDED = "ended"  # the contact is over, or beyond the reach of a bot
+
+
+MOVES: Final = {
+    None: {Stage.CLAIMED, Stage.ENDED},
+    Stage.CLAIMED: {Stage.CLAIMED, Stage.ATTACHING, Stage.CLOSED, Stage.ENDED},
+    Stage.ATTACHING: {Stage.ATTACHING, Stage.ATTACHED, Stage.CLOSED, Stage.ENDED},
+    Stage.ATTACHED: {Stage.ATTACHED, Stage.ATTACHING, Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED},
+    Stage.HANDED_OFF: {Stage.ENDED},
+    Stage.CLOSED: {Stage.ENDED},
+    Stage.ENDED: set[Stage](),
+}
+
+
+class IllegalMove(Exception):
+    """A move that the table does not allow: a defect of ours, never of the world's."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """What the journal keeps of a contact. Never a credential.
+
+    Attributes:
+        contact_id: the segment's contact id.
+        stage: how far it has come.
+        version: counts the writes; a write replaces only the version it was made from.
+        changed_at: when it was last written.
+        owner: the process that has it in hand; None when nobody has.
+        generation: counts the participants asked for. It is part of the ClientToken.
+        requested_at: when this generation's first CreateParticipant that may have had an effect left.
+        participant_id: this generation's participant.
+        bot: the bot chosen.
+        rule: the rule that chose it.
+        reason: why it closed or ended.
+    """
+
+    contact_id: str
+    stage: Stage
+    version: int
+    changed_at: float
+    owner: str | None = None
+    generation: int = 1
+    requested_at: float | None = None
+    participant_id: str | None = None
+    bot: str | None = None
+    rule: str | None = None
+    reason: str | None = None
+
+
+def move(entry: Entry, stage: Stage, now: float, **changes: object) -> Entry:
+    """The entry one move on.
+
+    Raises:
+        IllegalMove: the table does not allow it.
+    """
+    if stage not in MOVES[entry.stage]:
+        raise IllegalMove(f"contact {entry.contact_id} cannot go from {entry.stage} to {stage}")
+    return replace(entry, stage=stage, version=entry.version + 1, changed_at=now, **changes)  # type: ignore[arg-type]
+
+
+def claim(entry: Entry | None, contact_id: str, owner: str, now: float) -> Entry | Outcome:
+    """Take a contact in hand, or say how its delivery ends instead.
+
+    Whether another owner still lives is for the caller to judge: only a claim that is free, or whose owner is
+    gone, may come here.
+    """
+    if entry is None:
+        return Entry(contact_id, Stage.CLAIMED, version=1, changed_at=now, owner=owner)
+    match entry.stage:
+        case Stage.HANDED_OFF | Stage.CLOSED:
+            return Outcome.DUPLICATE
+        case Stage.ENDED:
+            return Outcome(entry.reason or Outcome.ENDED)
+        case Stage.CLAIMED | Stage.ATTACHING | Stage.ATTACHED:
+            return replace(entry, owner=owner, version=entry.version + 1, changed_at=now)
+
+
+def release(entry: Entry, now: float) -> Entry:
+    """Let go of a contact that is not finished; what was asked of Connect stays on record."""
+    return replace(entry, owner=None, version=entry.version + 1, changed_at=now)
+
+
+def begin(entry: Entry, now: float, window: float) -> Entry:
+    """Go to ``attaching``: the same generation while its window is open, the next one after.
+
+    Inside the window the same ClientToken repeats the same request, so that a crash or a timeout cannot make
+    a second participant. Past it the first participant's token is dead (Connect drops a custom participant
+    that has not connected within 15 s), so the next generation asks for a new one.
+    """
+    if entry.requested_at is None:
+        return move(entry, Stage.ATTACHING, now, requested_at=now)
+    if now < entry.requested_at + window:
+        return move(entry, Stage.ATTACHING, now)
+    return move(
+        entry, Stage.ATTACHING, now, generation=entry.generation + 1, requested_at=now, participant_id=None
+    )
+
+
+def client_token(instance_id: str, contact_id: str, generation: int) -> str:
+    """CreateParticipant's idempotency token: the same after any crash, on any machine; 64 characters."""
+    return hashlib.sha256(f"{instance_id}|{contact_id}|{generation}".encode()).hexdigest()
+
+
+def end(entry: Entry | None, contact_id: str, effect: Effect, now: float) -> Entry | None:
+    """The entry after an event that ends or changes the chat; None where it changes nothing.
+
+    A chat that already has its bot is not ended by being queued: a customer queue flow may hold both.
+    """
+    reason = DEPARTURES[effect].value
+    if entry is None:
+        return Entry(contact_id, Stage.ENDED, version=1, changed_at=now, reason=reason)
+    if entry.stage is Stage.ENDED:
+        return None
+    if effect is Effect.QUEUES and entry.stage in {Stage.HANDED_OFF, Stage.CLOSED}:
+        return None
+    return move(entry, Stage.ENDED, now, owner=None, reason=reason)

@@ -1,0 +1,60 @@
+"""What is counted and measured, in one table. The same words as in the log and in the code.
+
+``attachd_outcomes_total`` summed over its labels equals ``attachd_deliveries_received_total`` once nothing is
+in hand: nothing is received and forgotten.
+"""
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+_LATENCY: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
+_REMAINING: Final = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 13.0, 14.0, 14.5, 15.0)
+
+
+class Metrics:
+    """Every metric of attachd, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        r = self.registry
+        self.received = Counter("attachd_deliveries_received", "Deliveries received", ["source"], registry=r)
+        self.outcomes = Counter(
+            "attachd_outcomes", "Deliveries by how they ended", ["source", "outcome"], registry=r
+        )
+        self.in_hand = Gauge("attachd_deliveries_in_hand", "Deliveries received and not settled", registry=r)
+        self.unsettled = Counter(
+            "attachd_settle_failures",
+            "Deliveries that the source did not let us settle",
+            ["source"],
+            registry=r,
+        )
+        self.receive_errors = Counter(
+            "attachd_receive_errors", "Polls that failed", ["source", "reason"], registry=r
+        )
+        self.waiting = Gauge("attachd_waiting", "Contacts waiting for a token of the quota", registry=r)
+        self.attach_tries = Counter(
+            "attachd_attach_tries", "CreateParticipant calls by result", ["result"], registry=r
+        )
+        self.offers = Counter(
+            "attachd_offers", "Offers to runtimes by result", ["runtime", "result"], registry=r
+        )
+        self.stations = Histogram(
+            "attachd_station_seconds", "Time spent at each station", ["station"], buckets=_LATENCY, registry=r
+        )
+        self.attach_age = Histogram(
+            "attachd_attach_age_seconds",
+            "From the contact event to the runtime's acceptance",
+            buckets=_LATENCY,
+            registry=r,
+        )
+        self.remaining = Histogram(
+            "attachd_connect_remaining_seconds",
+            "Left of the 15 s when the runtime accepted",
+            buckets=_REMAINING,
+            registry=r,
+        )
+
+    def exposition(self) -> bytes:
+        """The Prometheus text format."""
+        return generate_latest(self.registry)

@@ -1,0 +1,132 @@
+"""Array consistency: fields of a pattern may not be satisfied from different elements of one array.
+
+Here: given the values each field could use, whether one choice of array elements serves all fields. What a value must
+be is settled before.
+
+Source: the README of event-ruler and its ``StructuredFinder``. Fields are taken in alphabetical order; each may use any
+value that does not contradict the elements chosen so far, and ``exists: false`` holds if no value of its field is left.
+event-ruler tries all choices in turn. Here they advance together, and a choice is forgotten as soon as no later field
+can contradict it, so that the work grows with the event and not with the product of its arrays.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING
+
+from attachd.patterns.event import NOWHERE, EventError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from attachd.patterns.event import Place
+
+SPARE_STEPS = 50_000
+"""Choices tried for one branch and event, beyond those its values explain. Only keys with dots need so many."""
+
+Choice = dict[int, int]
+"""The element (a place) chosen of each array."""
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What one field can use: the places of values it accepts; and, if it may be absent, those of all its values."""
+
+    accepted: frozenset[int]
+    all_values: frozenset[int] | None
+
+
+@dataclass(slots=True)
+class _Knot:
+    """A tree of places as they are nested; ``here`` if a value stands directly in this one."""
+
+    here: bool = False
+    arrays: dict[int, dict[int, _Knot]] = field(default_factory=dict)
+
+
+def first_contradiction(needs: Sequence[Need], places: Sequence[Place]) -> int | None:
+    """Find the first need that no choice of elements leaves room for; None if all have room together.
+
+    Raises:
+        EventError: more choices would have to be tried than an event of its size can ask for untangled.
+    """
+    steps = SPARE_STEPS + 4 * sum(len(need.accepted) for need in needs)
+    choices: list[Choice] = [{}]
+    later = _arrays_later(needs, places)
+    for index, need in enumerate(needs):
+        accepted = _tree(need.accepted, places)
+        everything = None if need.all_values is None else _tree(need.all_values, places)
+        kept: dict[frozenset[tuple[int, int]], Choice] = {}
+        for extended in chain.from_iterable(_extensions(choice, accepted, everything) for choice in choices):
+            steps -= 1
+            if steps < 0:
+                raise EventError("The event's arrays can be combined in too many ways")
+            rest = {array: place for array, place in extended.items() if array in later[index]}
+            kept[frozenset(rest.items())] = rest
+            if not later[index]:  # nothing chosen so far can matter again, so one choice is as good as all
+                break
+        if not kept:
+            return index
+        choices = list(kept.values())
+    return None
+
+
+def _extensions(choice: Choice, accepted: _Knot, everything: _Knot | None) -> Iterator[Choice]:
+    """Extend a choice by each value it leaves; or by none, if no value at all is left and none need be."""
+    if everything is not None and not _leaves_any(choice, everything):
+        yield choice
+    waiting = [(accepted, choice)]
+    while waiting:
+        knot, chosen = waiting.pop()
+        if knot.here:
+            yield chosen
+        for array, elements in knot.arrays.items():
+            fixed = chosen.get(array)
+            if fixed is None:
+                waiting += [(inner, {**chosen, array: place}) for place, inner in elements.items()]
+            elif fixed in elements:
+                waiting.append((elements[fixed], chosen))
+
+
+def _leaves_any(choice: Choice, root: _Knot) -> bool:
+    waiting = [root]
+    while waiting:
+        knot = waiting.pop()
+        for array, elements in knot.arrays.items():
+            if array not in choice:  # nor is any array inside it, so all its values are left
+                return True
+            if choice[array] in elements:
+                waiting.append(elements[choice[array]])
+        if knot.here:
+            return True
+    return False
+
+
+def _tree(standing: frozenset[int], places: Sequence[Place]) -> _Knot:
+    root = _Knot()
+    for innermost in standing:
+        knot = root
+        for place in _around(innermost, places):
+            knot = knot.arrays.setdefault(places[place].array, {}).setdefault(place, _Knot())
+        knot.here = True
+    return root
+
+
+def _around(place: int, places: Sequence[Place]) -> list[int]:
+    outwards: list[int] = []
+    while place != NOWHERE:
+        outwards.append(place)
+        place = places[place].around
+    return outwards[::-1]
+
+
+def _arrays_later(needs: Sequence[Need], places: Sequence[Place]) -> list[set[int]]:
+    """For each need, the arrays that any need after it could still contradict."""
+    later: list[set[int]] = []
+    seen: set[int] = set()
+    for need in reversed(needs):
+        later.append(set(seen))
+        standing = need.accepted if need.all_values is None else need.all_values
+        seen.update(places[place].array for value in standing for place in _around(value, places))
+    return later[::-1]

@@ -1,0 +1,248 @@
+"""THE LINE.
+
+    receive → decode → choose → admit → attach → hand off → settle
+
+``service`` receives and settles; what lies between is here, top to bottom. Every delivery leaves with exactly
+one ``Result``. An event that ends or changes a chat takes the short path beside the line (``_note``).
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import anyio
+import structlog
+
+from attachd.claims import Claim, Claims
+from attachd.decode import decode
+from attachd.errors import Permanent, Transient
+from attachd.lifecycle import DEPARTURES, EFFECTS, Effect, Stage, client_token
+from attachd.logs import Trail
+from attachd.metrics import Metrics
+from attachd.model import (
+    AttachRequest,
+    Bot,
+    Choice,
+    ContactEvent,
+    Delivery,
+    Handoff,
+    Outcome,
+    Participant,
+)
+from attachd.ports import Attacher, Runtime
+from attachd.retry import Backoff, retrying
+from attachd.rules import Rules
+from attachd.waiting import Room
+
+# Connect drops a custom participant that has not connected 15 s after CreateParticipant (admin guide,
+# "Customize chat flow experiences by integrating custom participants").
+WINDOW_SECONDS: Final = 15.0
+# The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
+OFFER_MARGIN_SECONDS: Final = 2.0
+_DISMISS_SECONDS: Final = 5.0
+_ATTACH_BACKOFF: Final = Backoff(first=0.1, cap=2.0)
+_OFFER_BACKOFF: Final = Backoff(first=0.2, cap=2.0)
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """How a delivery ended: the outcome, why, and when to come back if it said so."""
+
+    outcome: Outcome
+    reason: str = ""
+    after: float | None = None
+
+
+class Pipeline:
+    """The stations, in order.
+
+    Args:
+        rules: choose.
+        claims: admit, the contact's side.
+        room: admit, the quota's side.
+        attacher: attach.
+        runtimes: hand off, by name.
+        metrics: what is counted.
+        now: the wall clock, in seconds since the epoch.
+        dice: jitter.
+        max_body_bytes: a larger body is refused unread.
+    """
+
+    def __init__(
+        self,
+        *,
+        rules: Rules,
+        claims: Claims,
+        room: Room,
+        attacher: Attacher,
+        runtimes: Mapping[str, Runtime],
+        metrics: Metrics,
+        now: Callable[[], float],
+        dice: random.Random,
+        max_body_bytes: int = 1_048_576,
+    ) -> None:
+        self._rules = rules
+        self._claims = claims
+        self._room = room
+        self._attacher = attacher
+        self._runtimes = runtimes
+        self._metrics = metrics
+        self._now = now
+        self._dice = dice
+        self._max_body_bytes = max_body_bytes
+
+    async def carry(self, delivery: Delivery, trail: Trail) -> Result:
+        """Carry one delivery down the line. Raises nothing but cancellation and defects of ours."""
+        try:
+            return await self._line(delivery, trail)
+        except Permanent as error:
+            return Result(error.outcome, str(error))
+        except Transient as error:
+            return Result(Outcome.DEFERRED, str(error), error.after)
+
+    async def _line(self, delivery: Delivery, trail: Trail) -> Result:
+        event = decode(delivery.body, received_at=delivery.received_at, max_bytes=self._max_body_bytes)
+        trail.note(contact=event.contact.id, event_type=event.type)
+        if EFFECTS[event.type] is not Effect.OPENS:
+            return await self._note(event)
+
+        choice = self._rules.choose(event)
+        if choice.bot is None:
+            return Result(Outcome.NO_BOT, choice.reason)
+        trail.note(bot=choice.bot.name, rule=choice.rule)
+
+        async with self._claims.hold(event.contact.id) as claim:
+            participant = await self._attach(event, choice, choice.bot, claim, trail)
+            await self._hand_off(event, choice, choice.bot, claim, participant, trail)
+        self._metrics.attach_age.observe(max(0.0, self._now() - event.time))
+        return Result(Outcome.ATTACHED, choice.reason)
+
+    async def _note(self, event: ContactEvent) -> Result:
+        """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
+        effect = EFFECTS[event.type]
+        if effect is Effect.NOTHING or event.contact.channel != "CHAT":
+            return Result(Outcome.IGNORED, event.type)
+        await self._claims.end(event.contact.id, effect)
+        self._room.call_away(event.contact.id, DEPARTURES[effect])
+        return Result(Outcome.NOTED, event.type)
+
+    async def _attach(
+        self, event: ContactEvent, choice: Choice, bot: Bot, claim: Claim, trail: Trail
+    ) -> Participant:
+        """Admit, then CreateParticipant; every try is admitted anew, since every try costs a token."""
+        contact = event.contact
+        since = contact.initiated_at or event.time
+        until = anyio.current_time() + since + choice.patience - self._now()
+
+        async def one_try() -> Participant:
+            with trail.station("admit"):
+                await self._room.admit(contact.id, priority=choice.priority, since=since, until=until)
+            entry = await claim.begin(bot.name, choice.rule or "", WINDOW_SECONDS)
+            request = AttachRequest(
+                instance_id=contact.instance_id,
+                contact_id=contact.id,
+                client_token=client_token(contact.instance_id, contact.id, entry.generation),
+                display_name=bot.display_name,
+                role=bot.role,
+                capabilities=bot.capabilities,
+            )
+            trail.note(generation=entry.generation, tries=trail.fields.get("tries", 0) + 1)
+            try:
+                with trail.station("attach"):
+                    participant = await self._attacher.attach(request)
+            except Transient as error:
+                if not error.ambiguous:
+                    claim.unspent()
+                self._metrics.attach_tries.labels(error.reason).inc()
+                raise
+            except Permanent as error:
+                self._metrics.attach_tries.labels(error.reason).inc()
+                raise
+            self._metrics.attach_tries.labels("ok").inc()
+            return participant
+
+        return await retrying(one_try, backoff=_ATTACH_BACKOFF, until=until, dice=self._dice)
+
+    async def _hand_off(
+        self,
+        event: ContactEvent,
+        choice: Choice,
+        bot: Bot,
+        claim: Claim,
+        participant: Participant,
+        trail: Trail,
+    ) -> None:
+        """Offer the participant until the runtime accepts or the window closes; then let the flow go on."""
+        try:
+            entry = await claim.move(Stage.ATTACHED, participant_id=participant.id)
+            connect_by = (entry.requested_at or self._now()) + WINDOW_SECONDS
+            handoff = Handoff(
+                key=f"{event.contact.id}_{entry.generation}",
+                contact=event.contact,
+                bot=bot,
+                rule=choice.rule or "",
+                generation=entry.generation,
+                participant=participant,
+                connect_by=connect_by,
+            )
+            with trail.station("hand_off"):
+                await self._offer(handoff)
+        except Permanent:
+            await self._dismiss(participant, event)
+            raise
+        self._metrics.remaining.observe(connect_by - self._now())
+        trail.note(participant=participant.id, remaining_ms=round(1000 * (connect_by - self._now())))
+        await self._accepted(claim)
+
+    async def _offer(self, handoff: Handoff) -> None:
+        runtime, name = self._runtimes[handoff.bot.runtime], handoff.bot.runtime
+
+        async def one_try() -> None:
+            try:
+                await runtime.offer(handoff)
+            except (Transient, Permanent) as error:
+                self._metrics.offers.labels(name, error.reason).inc()
+                raise
+            self._metrics.offers.labels(name, "accepted").inc()
+
+        left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
+        try:
+            with anyio.fail_after(left):
+                until = anyio.current_time() + left
+                await retrying(one_try, backoff=_OFFER_BACKOFF, until=until, dice=self._dice)
+        except (Transient, TimeoutError) as error:
+            raise Permanent(
+                Outcome.UNSERVED,
+                "not_accepted_in_time",
+                f"runtime {name!r} did not accept within the window ({str(error) or 'no answer'})",
+            ) from None
+
+    async def _accepted(self, claim: Claim) -> None:
+        """The runtime has it, and that stands, whatever the journal says."""
+        try:
+            await claim.move(Stage.HANDED_OFF)
+        except Permanent:
+            log.info("chat.ended_at_hand_off", contact=claim.entry.contact_id)
+        except Transient as error:
+            log.error(
+                "journal.hand_off_not_recorded",
+                contact=claim.entry.contact_id,
+                reason=str(error),
+                next="a repeated event makes the same request and the same offer, which the runtime knows",
+            )
+
+    async def _dismiss(self, participant: Participant, event: ContactEvent) -> None:
+        try:
+            with anyio.fail_after(_DISMISS_SECONDS):
+                await self._attacher.dismiss(participant)
+        except (Transient, Permanent, TimeoutError) as error:
+            log.warning(
+                "participant.not_dismissed",
+                contact=event.contact.id,
+                participant=participant.id,
+                reason=str(error),
+                next="Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
+            )

@@ -1,0 +1,74 @@
+"""Rules × event → a bot and the reason, or no bot and the reason.
+
+Pure: never a clock read, never I/O. First match wins, in the order of the configuration.
+"""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from attachd.model import Bot, Choice, Contact, ContactEvent
+from attachd.patterns import Pattern
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One rule: whom it is for, and what they get."""
+
+    name: str
+    when: Pattern
+    bot: Bot
+    priority: int = 0
+    patience: float = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one rule says of one event, for ``attachd explain``."""
+
+    rule: str
+    matched: bool
+    why: str
+
+
+# A bot cannot join beside an agent, and these begin beside one, or are no customer's chat (admin guide,
+# "Customize chat flow experiences by integrating custom participants"; "step-by-step guides").
+_AGENT_METHODS: Final = {"TRANSFER", "QUEUE_TRANSFER", "MONITOR", "DISCONNECT"}
+
+
+def unfit(contact: Contact) -> str | None:
+    """Why no bot may be attached to such a contact, whatever the rules say; None if one may."""
+    if contact.channel != "CHAT":
+        return f"channel is {contact.channel or 'missing'}: only CHAT takes a custom bot"
+    if contact.subtype == "connect:Guide":
+        return "a step-by-step guide runs as a chat, but no customer is in it"
+    if contact.initiation_method in _AGENT_METHODS:
+        return f"initiation method is {contact.initiation_method}: an agent is there, or expected"
+    return None
+
+
+class Rules:
+    """The rules in force."""
+
+    def __init__(self, rules: Iterable[Rule]) -> None:
+        self._rules = tuple(rules)
+
+    def choose(self, event: ContactEvent) -> Choice:
+        """The first rule that matches decides."""
+        if (reason := unfit(event.contact)) is not None:
+            return Choice(bot=None, rule=None, reason=reason)
+        for rule in self._rules:
+            if rule.when.matches(event.document):
+                return Choice(
+                    rule.bot, rule.name, f"rule {rule.name!r} matched", rule.priority, rule.patience
+                )
+        return Choice(bot=None, rule=None, reason="no rule matched")
+
+    def explain(self, event: ContactEvent) -> Iterator[Verdict]:
+        """Rule by rule, what matched and where it stopped."""
+        for rule in self._rules:
+            mismatch = rule.when.explain(event.document)
+            if mismatch is None:
+                yield Verdict(rule.name, matched=True, why="every field matches")
+            else:
+                yield Verdict(rule.name, matched=False, why=str(mismatch))

@@ -1,0 +1,64 @@
+"""The hand-off as it goes over a wire: CloudEvents 1.0, structured JSON.
+
+The one place where a participant token becomes text. Source: cloudevents/spec v1.0.2, "JSON Event Format".
+"""
+
+from datetime import UTC, datetime
+from typing import Any, Final
+
+import msgspec
+
+from attachd.model import Contact, Handoff
+
+CONTENT_TYPE: Final = "application/cloudevents+json"
+ATTACHED: Final = "attachd.chat.attached.v1"
+
+_encode = msgspec.json.Encoder().encode
+
+
+def attached(handoff: Handoff, now: float) -> bytes:
+    """The ``attachd.chat.attached.v1`` event: holds a credential, so send it and forget it."""
+    return _encode(
+        {
+            "specversion": "1.0",
+            "type": ATTACHED,
+            "source": handoff.contact.instance_arn,
+            "subject": handoff.contact.id,
+            "id": handoff.key,
+            "time": timestamp(now),
+            "datacontenttype": "application/json",
+            "data": {
+                "contact": _contact(handoff.contact),
+                "bot": {"name": handoff.bot.name, "display_name": handoff.bot.display_name},
+                "rule": handoff.rule,
+                "generation": handoff.generation,
+                "participant": {
+                    "id": handoff.participant.id,
+                    "token": handoff.participant.token.reveal(),
+                    "expiry": handoff.participant.expiry,
+                    "connect_by": timestamp(handoff.connect_by),
+                },
+            },
+        }
+    )
+
+
+def _contact(contact: Contact) -> dict[str, Any]:
+    return {
+        "id": contact.id,
+        "initial_id": contact.initial_id,
+        "previous_id": contact.previous_id,
+        "related_id": contact.related_id,
+        "instance_arn": contact.instance_arn,
+        "channel": contact.channel,
+        "subtype": contact.subtype,
+        "initiation_method": contact.initiation_method,
+        "initiated_at": None if contact.initiated_at is None else timestamp(contact.initiated_at),
+        "tags": dict(contact.tags),
+        "segment_attributes": dict(contact.segment_attributes),
+    }
+
+
+def timestamp(seconds: float) -> str:
+    """RFC 3339, UTC, milliseconds."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

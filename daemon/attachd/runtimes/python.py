@@ -1,0 +1,70 @@
+"""A runtime in this process: an async callable that takes the hand-off.
+
+It returns when it has taken the chat over, and goes on in tasks of its own. Whatever it raises is its own
+failure and ends as ours would: it never takes the line down.
+"""
+
+import importlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Final
+
+import anyio
+
+from attachd.errors import Misconfigured, Permanent, Transient
+from attachd.model import Handoff
+
+_KEPT_KEYS: Final = 10_000
+
+
+class PythonRuntime:
+    """A callable.
+
+    Args:
+        take: called with each hand-off; returns once it has accepted, raises ``Transient`` or ``Permanent``
+            to say otherwise. Called once for each ``handoff.key`` that it accepted.
+        timeout_seconds: for one call.
+    """
+
+    def __init__(self, take: Callable[[Handoff], Awaitable[None]], *, timeout_seconds: float) -> None:
+        self._take = take
+        self._timeout_seconds = timeout_seconds
+        self._accepted: dict[str, None] = {}
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Nothing to open."""
+        yield
+
+    async def offer(self, handoff: Handoff) -> None:
+        """See ``ports.Runtime``."""
+        if handoff.key in self._accepted:
+            return
+        try:
+            with anyio.fail_after(self._timeout_seconds):
+                await self._take(handoff)
+        except (Transient, Permanent):
+            raise
+        except TimeoutError:
+            raise Transient("timeout", f"no answer in {self._timeout_seconds} s", ambiguous=True) from None
+        except Exception as error:  # noqa: BLE001 - a user's callable may raise anything; its text may quote the token
+            raise Transient("runtime_crashed", f"the callable raised {type(error).__name__}") from None
+        self._accepted[handoff.key] = None
+        if len(self._accepted) > _KEPT_KEYS:
+            del self._accepted[next(iter(self._accepted))]
+
+
+def load(reference: str) -> Callable[[Handoff], Awaitable[None]]:
+    """The callable that ``package.module:name`` names.
+
+    Raises:
+        Misconfigured: there is none.
+    """
+    module, _, name = reference.partition(":")
+    try:
+        take = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Misconfigured([f"python runtime {reference!r}: {error}"]) from None
+    if not callable(take):
+        raise Misconfigured([f"python runtime {reference!r}: not callable"])
+    return take  # type: ignore[no-any-return]

@@ -1,0 +1,120 @@
+"""A runtime behind a webhook: https, http or a unix socket, signed by Standard Webhooks.
+
+The answers, and what they mean:
+
+    2xx          accepted
+    409          already has it: accepted before
+    422          refused, for good
+    410          the runtime is retired: refused, for good
+    429, 503     not now; ``Retry-After`` in seconds is heeded
+    other        not now
+
+Redirects are not followed: a credential goes where the operator said, and nowhere else. Timing is ours, not
+Standard Webhooks': the token lives for 15 s, so a try is short and tries end with it.
+"""
+
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from http import HTTPStatus
+from typing import Final
+
+import aiohttp
+from standardwebhooks import Webhook
+
+from attachd.errors import Permanent, Transient
+from attachd.model import Handoff, Outcome, Secret
+from attachd.runtimes import payload
+
+_MAX_REPLY: Final = 4096
+
+
+class WebhookRuntime:
+    """One endpoint.
+
+    Args:
+        url: ``https://…``, ``http://…``, or ``unix:///path/to.sock`` (then the path is ``/attach``).
+        secrets: signing secrets; each signs, so that a receiver can rotate. The first is the current one.
+        timeout_seconds: for one try.
+        now: the wall clock.
+        user_agent: sent with every call.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        secrets: Sequence[Secret],
+        *,
+        timeout_seconds: float,
+        now: Callable[[], float],
+        user_agent: str,
+    ) -> None:
+        self._socket_path = url.removeprefix("unix://") if url.startswith("unix://") else None
+        self._url = url if self._socket_path is None else "http://runtime/attach"
+        self._signers = [Webhook(secret.reveal()) for secret in secrets]
+        self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._now = now
+        self._user_agent = user_agent
+        self._http: aiohttp.ClientSession | None = None
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Keep connections for reuse until the end."""
+        connector = (
+            aiohttp.TCPConnector(limit=100)
+            if self._socket_path is None
+            else aiohttp.UnixConnector(self._socket_path, limit=100)
+        )
+        headers = {"User-Agent": self._user_agent}
+        async with aiohttp.ClientSession(
+            connector=connector, timeout=self._timeout, headers=headers
+        ) as self._http:
+            yield
+
+    async def offer(self, handoff: Handoff) -> None:
+        """See ``ports.Runtime``."""
+        if self._http is None:
+            raise RuntimeError("the runtime is not open")
+        now = self._now()
+        body = payload.attached(handoff, now)
+        headers = {"Content-Type": payload.CONTENT_TYPE, **self._signed(handoff.key, now, body)}
+        try:
+            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as reply:
+                said = (await reply.content.read(_MAX_REPLY)).decode(errors="replace").strip()
+                _judge(reply.status, reply.headers.get("Retry-After"), said[:200])
+        except TimeoutError:
+            raise Transient(
+                "timeout", f"{self._url} did not answer in {self._timeout.total} s", ambiguous=True
+            ) from None
+        except (aiohttp.ClientError, OSError) as error:
+            raise Transient("unreachable", f"{self._url}: {type(error).__name__}", ambiguous=True) from None
+
+    def _signed(self, key: str, now: float, body: bytes) -> dict[str, str]:
+        at = datetime.fromtimestamp(int(now), UTC)
+        signatures = [signer.sign(msg_id=key, timestamp=at, data=body.decode()) for signer in self._signers]
+        return {
+            "webhook-id": key,
+            "webhook-timestamp": str(int(now)),
+            "webhook-signature": " ".join(signatures),
+        }
+
+
+def _judge(status: int, retry_after: str | None, said: str) -> None:
+    """Return if the runtime has it; raise what its answer means otherwise."""
+    if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.CONFLICT:
+        return
+    detail = f"the runtime answered {status}: {said}" if said else f"the runtime answered {status}"
+    match status:
+        case HTTPStatus.UNPROCESSABLE_ENTITY:
+            raise Permanent(Outcome.UNSERVED, "runtime_refused", detail)
+        case HTTPStatus.GONE:
+            raise Permanent(Outcome.UNSERVED, "runtime_retired", detail)
+        case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
+            raise Transient("runtime_busy", detail, after=_seconds(retry_after))
+        case _:
+            raise Transient(f"runtime_{status}", detail)
+
+
+def _seconds(retry_after: str | None) -> float | None:
+    """``Retry-After`` as seconds; a date is not worth its clock skew inside 15 s and is passed over."""
+    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None

@@ -1,0 +1,384 @@
+"""The configuration: one model a TOML table, every error at once.
+
+What may be set, its type, its default and what it means stand here and nowhere else; ``config/attachd.toml``
+shows them all. Any key can be overridden from the environment: ``ATTACHD_QUOTA__RATE=4``. AWS Regions,
+endpoints and credentials are not here: they come from where every AWS tool takes them.
+"""
+
+import difflib
+import json
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
+
+from attachd.errors import Misconfigured
+from attachd.model import Secret
+from attachd.patterns import PatternError, compile_pattern
+
+ENV_PREFIX: Final = "ATTACHD_"
+_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
+
+
+def _seconds(value: object) -> object:
+    """``"250ms"``, ``"60s"``, ``"5m"``, ``"2h"``, ``"3d"``, or a number of seconds."""
+    if not isinstance(value, str):
+        return value
+    match = _DURATION.fullmatch(value.strip())
+    if match is None:
+        raise ValueError("not a duration: write a number of seconds, or '250ms', '60s', '5m', '2h', '3d'")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _pattern(value: object) -> object:
+    """A TOML table, or the JSON text that AWS shows; kept as JSON text, proven to compile."""
+    text = value if isinstance(value, str) else json.dumps(value)
+    try:
+        compile_pattern(text)
+    except PatternError as error:
+        raise ValueError(f"not an event pattern: {error}") from None
+    return text
+
+
+def _listen(value: str) -> str:
+    host, colon, port = value.rpartition(":")
+    if not (colon and host and port.isdecimal() and int(port) < 65_536):  # noqa: PLR2004 - TCP's own
+        raise ValueError("not an address to listen on: write 'host:port', like '127.0.0.1:8080'")
+    return value
+
+
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Name = Annotated[str, Field(min_length=1, max_length=64)]
+
+
+class Table(BaseModel):
+    """A table of the file: unknown keys are errors."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class SecretRef(Table):
+    """Where a secret lies; never the secret itself. Exactly one of the three."""
+
+    credential: str | None = Field(None, description="a file in systemd's $CREDENTIALS_DIRECTORY")
+    env: str | None = Field(None, description="an environment variable")
+    file: Path | None = Field(None, description="a file")
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if sum(x is not None for x in (self.credential, self.env, self.file)) != 1:
+            raise ValueError("give exactly one of 'credential', 'env' and 'file'")
+        return self
+
+    def read(self, environ: Mapping[str, str] = os.environ) -> Secret:
+        """The secret.
+
+        Raises:
+            Misconfigured: it is not where the reference says.
+        """
+        if self.env is not None:
+            value = environ.get(self.env, "")
+            where = f"environment variable {self.env}"
+        else:
+            directory = environ.get("CREDENTIALS_DIRECTORY", "")
+            if self.credential is not None and not directory:
+                raise Misconfigured([f"credential {self.credential!r}: $CREDENTIALS_DIRECTORY is not set"])
+            path = self.file if self.file is not None else Path(directory) / (self.credential or "")
+            where = str(path)
+            try:
+                value = path.read_text()
+            except (OSError, UnicodeDecodeError) as error:
+                raise Misconfigured([f"secret {where}: {error}"]) from None
+        if not value.strip():
+            raise Misconfigured([f"secret {where} is empty"])
+        return Secret(value.strip())
+
+
+class SqsSource(Table):
+    """Contact events from an SQS queue that an EventBridge rule feeds."""
+
+    type: Literal["sqs"] = "sqs"
+    queue_url: str = Field(pattern=r"^https?://[^/]+/.+", description="the queue; it is never created")
+    quarantine_url: str | None = Field(
+        None, pattern=r"^https?://[^/]+/.+", description="where bodies go that can never succeed"
+    )
+    poll: Annotated[Seconds, Field(ge=1, le=20)] = 5
+    visibility: Annotated[Seconds, Field(ge=10, le=43_200)] = 30
+
+
+class MemoryJournal(Table):
+    """Forgets at a restart."""
+
+    type: Literal["memory"]
+
+
+class SqliteJournal(Table):
+    """One file, for one process."""
+
+    type: Literal["sqlite"]
+    path: Path | None = Field(
+        None, description="the file; default: journal.sqlite in $STATE_DIRECTORY, or here"
+    )
+
+    def file(self, environ: Mapping[str, str] = os.environ) -> Path:
+        """The file to use."""
+        return self.path or Path(environ.get("STATE_DIRECTORY", ".").split(":")[0]) / "journal.sqlite"
+
+
+class Quota(Table):
+    """What of the account's CreateParticipant quota attachd may use."""
+
+    rate: float = Field(5, gt=0, le=1000, description="calls a second")
+    burst: int = Field(8, ge=1, le=10_000, description="calls at once")
+
+
+class Capabilities(Table):
+    """ParticipantCapabilities of CreateParticipant."""
+
+    video: Literal["SEND"] | None = None
+    screen_share: Literal["SEND"] | None = None
+
+    def as_request(self) -> dict[str, str]:
+        """In the API's own words."""
+        named = {"Video": self.video, "ScreenShare": self.screen_share}
+        return {name: value for name, value in named.items() if value is not None}
+
+
+class Bot(Table):
+    """A bot that rules can choose."""
+
+    name: Name
+    display_name: str = Field(min_length=1, max_length=256, description="what the customer sees")
+    runtime: Name
+    role: Literal["CUSTOM_BOT", "CUSTOMER", "AGENT", "SYSTEM", "SUPERVISOR"] = "CUSTOM_BOT"
+    capabilities: Capabilities = Capabilities()
+
+
+class Rule(Table):
+    """Which bot for which chat; the first rule that matches decides."""
+
+    name: Name
+    when: Annotated[str, BeforeValidator(_pattern)] = "{}"
+    bot: Name
+    priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
+    attach_within: Seconds = Field(60, description="a chat older than this gets no bot any more")
+
+
+class WebhookRuntime(Table):
+    """A bot behind https, http or a unix socket."""
+
+    type: Literal["webhook"]
+    url: str = Field(pattern=r"^(https?://.+|unix:///.+)")
+    secret: SecretRef | tuple[SecretRef, ...]
+    timeout: Annotated[Seconds, Field(le=10)] = 3
+
+
+class PythonRuntime(Table):
+    """A bot in this process."""
+
+    type: Literal["python"]
+    callable: str = Field(pattern=r"^[\w.]+:\w+$", description="package.module:name of an async callable")
+    timeout: Annotated[Seconds, Field(le=10)] = 3
+
+
+class Service(Table):
+    """How much at once, and how to stop."""
+
+    max_in_hand: int = Field(1000, ge=1, le=100_000, description="deliveries received and not settled")
+    drain: Seconds = Field(60, description="for what is in hand when told to stop")
+    release_after: Seconds = Field(5, description="how long a failed delivery stays away")
+    stall: Annotated[Seconds, Field(ge=30)] = Field(60, description="a task silent for so long is stuck")
+    keep: Seconds = Field(259_200, description="how long the journal remembers a contact")
+
+
+class Health(Table):
+    """Probes and metrics."""
+
+    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+
+
+class Logging(Table):
+    """Logs, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["json", "console"] = "json"
+
+
+Journal = Annotated[MemoryJournal | SqliteJournal, Field(discriminator="type")]
+Runtime = Annotated[WebhookRuntime | PythonRuntime, Field(discriminator="type")]
+
+
+class Settings(BaseSettings):
+    """The whole file."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    source: SqsSource
+    journal: Journal = SqliteJournal(type="sqlite")
+    quota: Quota = Quota()
+    bots: tuple[Bot, ...] = Field(min_length=1)
+    rules: tuple[Rule, ...] = Field(min_length=1)
+    runtimes: dict[Name, Runtime] = Field(min_length=1)
+    service: Service = Service()
+    health: Health = Health()
+    logging: Logging = Logging()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],  # noqa: ARG003 - pydantic-settings' signature
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """The environment over the file."""
+        return env_settings, init_settings
+
+
+# ── loading, and saying what is wrong ─────────────────────────────────────────────────────────────
+
+_TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
+    "source": (SqsSource,),
+    "journal": (MemoryJournal, SqliteJournal),
+    "quota": (Quota,),
+    "bots": (Bot,),
+    "rules": (Rule,),
+    "runtimes": (WebhookRuntime, PythonRuntime),
+    "service": (Service,),
+    "health": (Health,),
+    "logging": (Logging,),
+}
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Read and judge a configuration file.
+
+    Args:
+        path: the TOML file.
+        environ: for the names that override keys.
+
+    Raises:
+        Misconfigured: with a sentence for every error found, each naming file, table and key.
+    """
+    try:
+        data = tomllib.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise Misconfigured([f"{path}: {error}"]) from None
+    problems = list(_strange_environment(environ))
+    settings: Settings | None = None
+    try:
+        settings = Settings(**data)
+    except ValidationError as error:
+        problems += [f"{path}: {_sentence(details, data)}" for details in error.errors()]
+    except SettingsError as error:
+        problems += [f"environment: {error}"]
+    judged = data if settings is None else settings.model_dump()
+    problems += [f"{path}: {problem}" for problem in _dangling(judged)]
+    if settings is None or problems:
+        raise Misconfigured(problems)
+    return settings
+
+
+def _strange_environment(environ: Mapping[str, str]) -> Iterable[str]:
+    """A misspelt override would be silently ignored otherwise."""
+    for name in environ:
+        table = name.removeprefix(ENV_PREFIX).split("__")[0].lower()
+        if name.startswith(ENV_PREFIX) and table not in Settings.model_fields:
+            yield f"environment variable {name}: there is no table {table!r}{_did_you_mean(table, _TABLES)}"
+
+
+def _dangling(data: Mapping[str, Any]) -> Iterable[str]:
+    """Names that are referred to and not there, or there twice."""
+    bots, rules, runtimes = (data.get(key) or () for key in ("bots", "rules", "runtimes"))
+    if not (_tables(bots) and _tables(rules) and isinstance(runtimes, Mapping)):
+        return
+    names = [bot.get("name") for bot in bots]
+    for kind, listed in (("bots", names), ("rules", [rule.get("name") for rule in rules])):
+        for name in sorted({str(n) for n in listed if n is not None and listed.count(n) > 1}):
+            yield f"[[{kind}]]: the name {name!r} stands there twice"
+    for i, rule in enumerate(rules):
+        if isinstance(bot := rule.get("bot"), str) and bot not in names:
+            hint = _did_you_mean(bot, [str(n) for n in names])
+            yield f"{_place(('rules', i, 'bot'), data)}: there is no bot named {bot!r}{hint}"
+    for i, bot in enumerate(bots):
+        if isinstance(runtime := bot.get("runtime"), str) and runtime not in runtimes:
+            hint = _did_you_mean(runtime, runtimes)
+            yield f"{_place(('bots', i, 'runtime'), data)}: there is no table [runtimes.{runtime}]{hint}"
+
+
+def _tables(value: object) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, Mapping) for item in value)
+
+
+def _sentence(details: ErrorDetails, data: Mapping[str, Any]) -> str:
+    place, key = _place(details["loc"], data), str(details["loc"][-1])
+    match details["type"]:
+        case "extra_forbidden":
+            return f"{place}: there is no such key{_did_you_mean(key, _keys(details['loc']))}"
+        case "missing":
+            return f"{place}: missing"
+        case "union_tag_not_found":
+            return f"{place}: 'type' is missing"
+        case "union_tag_invalid":
+            expected = details.get("ctx", {}).get("expected_tags", "")
+            return f"{place}: unknown type; there are {expected}"
+        case _:
+            return f"{place}: {details['msg'].removeprefix('Value error, ')}"
+
+
+def _place(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> str:
+    """``('rules', 1, 'bot')`` → ``[[rules]] 2 'web chat', bot``."""
+    here: Any = data
+    words: list[str] = []
+    for i, step in enumerate(loc):
+        if isinstance(here, Mapping) and step == here.get("type") and step not in here:
+            continue  # pydantic names the branch of a union by its tag, which is in no file
+        is_list = i + 1 < len(loc) and isinstance(loc[i + 1], int)
+        inside = here.get(step) if isinstance(here, Mapping) else None
+        if i == 0:
+            words.append(f"[[{step}]]" if is_list else f"[{step}]" if step in _TABLES else str(step))
+            here = inside
+        elif isinstance(step, int):
+            here = here[step] if isinstance(here, list | tuple) and step < len(here) else None
+            name = here.get("name") if isinstance(here, Mapping) else None
+            words.append(f"{step + 1} {name!r}," if name else f"{step + 1},")
+        else:
+            words.append(str(step))
+            here = inside
+    return " ".join(words).rstrip(",")
+
+
+def _keys(loc: tuple[int | str, ...]) -> list[str]:
+    if len(loc) == 1:
+        return list(Settings.model_fields)
+    return sorted({key for model in _TABLES.get(str(loc[0]), ()) for key in model.model_fields})
+
+
+def _did_you_mean(word: str, known: Iterable[str]) -> str:
+    known = list(known)
+    close = difflib.get_close_matches(word, known, n=1)
+    if close:
+        return f"; did you mean {close[0]!r}?"
+    return f"; there are {', '.join(sorted(known))}" if known else ""

@@ -1,0 +1,94 @@
+"""One call, from bytes to bytes: route, parse, operate, record, answer. No network, no clock: testable at once.
+
+Faults and latencies, when they come, will stand here, between the parsing and the operation.
+"""
+
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+from attachd.simulator import connect, participant
+from attachd.simulator.errors import ApiError
+from attachd.simulator.events import contact_event
+from attachd.simulator.wire import Operation, Router, encode, error_answer
+from attachd.simulator.world import Call, World
+
+_OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
+
+Announce = Callable[[dict[str, Any]], None]
+
+
+@cache
+def _router() -> Router:
+    """Compile the models once a process: the result never changes."""
+    return Router({"connect": connect.OPERATIONS, "connectparticipant": participant.OPERATIONS})
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP response to be sent."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+
+class Api:
+    """Both services' front door over one world; contact events go to `announce`, which must not block."""
+
+    def __init__(self, world: World, announce: Announce) -> None:
+        self._world = world
+        self._announce = announce
+        self._router = _router()
+        # Apart from the world's dice, so that a refused call does not change which token comes next.
+        self._request_dice = random.Random(f"requests {world.dials.seed}")
+
+    def call(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
+        """Answer one request; header names must be found whatever their case. Never raises ApiError."""
+        operation: Operation | None = None
+        request: dict[str, Any] = {}
+        try:
+            operation, labels = self._router.find(method, path)
+            request = operation.parse(labels, headers, body)
+            response = _OPERATIONS[operation.name](self._world, request, now)
+        except ApiError as error:
+            return self._refuse(operation, request, error, now)
+        contact_id = self._contact_id(request) or response.get("ContactId", "")
+        self._world.calls.append(Call(operation.name, now, 200, "", contact_id))
+        self._announce_happenings()
+        return self._answer(200, {}, encode(response))
+
+    def refuse(self, error: ApiError, now: float) -> Answer:
+        """Answer a request which could not even be read."""
+        return self._refuse(None, {}, error, now)
+
+    def _refuse(
+        self, operation: Operation | None, request: dict[str, Any], error: ApiError, now: float
+    ) -> Answer:
+        status, headers, body = error_answer(operation, error)
+        name = operation.name if operation else ""
+        self._world.calls.append(Call(name, now, status, error.code, self._contact_id(request)))
+        return self._answer(status, headers, body)
+
+    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> Answer:
+        bits = f"{self._request_dice.getrandbits(128):032x}"
+        request_id = f"{bits[:8]}-{bits[8:12]}-{bits[12:16]}-{bits[16:20]}-{bits[20:]}"
+        common = {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
+        return Answer(status, common | headers, body)
+
+    def _contact_id(self, request: dict[str, Any]) -> str:
+        """Find which contact a request is about: it says so, or its bearer token does."""
+        if "ContactId" in request:
+            return str(request["ContactId"])
+        member = self._world.participants.get(request.get("ParticipantToken", ""))
+        if member is None and "ConnectionToken" in request:
+            connection = self._world.connections.get(request["ConnectionToken"])
+            member = connection.participant if connection else None
+        return member.contact_id if member else ""
+
+    def _announce_happenings(self) -> None:
+        while self._world.happenings:
+            happening = self._world.happenings.popleft()
+            self._announce(contact_event(happening, self._world.dials, self._world.new_id()))

@@ -1,0 +1,106 @@
+"""What may be turned: one frozen record, each dial named after the question which AWS leaves open or fixes.
+
+Only data enters here. A default is AWS's documented value, or, where AWS says nothing, the kinder guess; the
+comment says which.
+"""
+
+import re
+from dataclasses import dataclass
+
+_INSTANCE_ARN = re.compile(r"arn:(aws[\w-]*):connect:([a-z0-9-]+):(\d{12}):instance/([\w-]{1,100})")
+_HEADER_SAFE = re.compile(r"[A-Za-z0-9_-]{1,200}")
+
+
+@dataclass(frozen=True, slots=True)
+class EventBus:
+    """Publish contact events by PutEvents to the EventBridge bus of this name or ARN."""
+
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """Publish contact events straight to this SQS queue, the whole envelope as body, as EventBridge would."""
+
+    url: str
+
+
+def parse_target(text: str) -> EventBus | Queue:
+    """Read `eventbridge:NAME` or `sqs:URL`; raise ValueError for anything else."""
+    kind, _, value = text.partition(":")
+    if value and kind == "eventbridge":
+        return EventBus(value)
+    if value and kind == "sqs":
+        return Queue(value)
+    raise ValueError(f"expected eventbridge:NAME or sqs:URL, got {text!r}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Dials:
+    """How this simulated Connect behaves; raises ValueError if a value makes no sense."""
+
+    instance_arn: str = (
+        "arn:aws:connect:eu-central-1:111122223333:instance/0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
+    )
+    """The one instance which exists. Partition, Region and account are read from it."""
+
+    seed: int = 0
+    """Same seed and same calls, same ids and tokens."""
+
+    token_marker: str = "simulated"  # noqa: S105 - a word to search for, no secret
+    """Stands in every participant and connection token, so that a canary test can search for leaks."""
+
+    rate: float = 5.0
+    """CreateParticipant calls refilled per second, per account and Region (AWS: service quotas)."""
+
+    burst: float = 8.0
+    """CreateParticipant calls that may come at once (AWS: service quotas)."""
+
+    throttled_calls_spend_quota: bool = False
+    """Does a call answered 429 cost quota as well? AWS does not say."""
+
+    lapsed_bot_frees_its_slot: bool = True
+    """Does a bot which never connected stop counting after its 15 s? AWS does not say."""
+
+    connect_within_seconds: float = 15.0
+    """How long a bot's participant token waits for its first connection (AWS: custom participants)."""
+
+    client_token_remembered_seconds: float = 7 * 86400.0
+    """How long a ClientToken replays its answer. AWS says 7 days for voice, nothing for chat."""
+
+    body_within_seconds: float = 10.0
+    """How long a request's body may take to arrive before it is answered 408."""
+
+    events: EventBus | Queue | None = None
+    """Where contact events are published; None keeps them in the truth only."""
+
+    def __post_init__(self) -> None:
+        """Refuse what could not be simulated faithfully."""
+        if _INSTANCE_ARN.fullmatch(self.instance_arn) is None:
+            raise ValueError(f"not the ARN of an Amazon Connect instance: {self.instance_arn!r}")
+        if _HEADER_SAFE.fullmatch(self.token_marker) is None:
+            raise ValueError(
+                "token_marker must be 1 to 200 of A-Z a-z 0-9 _ - since tokens travel in a header"
+            )
+        if self.rate < 0 or self.burst < 1:
+            raise ValueError("rate must be at least 0 and burst at least 1")
+
+    @property
+    def partition(self) -> str:
+        """The ARN's partition, such as `aws`."""
+        return self.instance_arn.split(":")[1]
+
+    @property
+    def region(self) -> str:
+        """The ARN's Region, such as `eu-central-1`."""
+        return self.instance_arn.split(":")[3]
+
+    @property
+    def account(self) -> str:
+        """The ARN's twelve-digit account."""
+        return self.instance_arn.split(":")[4]
+
+    @property
+    def instance_id(self) -> str:
+        """The id which requests must name."""
+        return self.instance_arn.rpartition("/")[2]

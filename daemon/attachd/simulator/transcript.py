@@ -1,0 +1,82 @@
+"""Paging through a chat's transcript, as GetTranscript does. Pure: a contact and the request in, a page out."""
+
+import re
+from bisect import bisect_left, bisect_right
+from typing import Any
+
+from attachd.simulator.errors import ApiError
+from attachd.simulator.instants import from_iso, iso_milliseconds
+from attachd.simulator.world import Contact, Item
+
+_DEFAULT_PAGE = 10  # AWS: GetTranscript, MaxResults
+_NEXT_TOKEN = re.compile(r"(FORWARD|BACKWARD)-(\d{1,9})")
+
+
+def page(contact: Contact, request: dict[str, Any]) -> dict[str, Any]:
+    """Return `Transcript` and, if there is more, `NextToken`; raises ApiError ValidationException.
+
+    Defaults are GetTranscript's: 10 items, DESCENDING, BACKWARD from the end or FORWARD from a StartPosition.
+    """
+    direction, start = _where_to_begin(contact.transcript, request)
+    size = request.get("MaxResults") or _DEFAULT_PAGE
+    if direction == "FORWARD":
+        following = start + size
+        items, more = contact.transcript[start:following], following < len(contact.transcript)
+    else:
+        following = start - size
+        items, more = contact.transcript[max(0, following + 1) : start + 1], following >= 0
+    if request.get("SortOrder", "DESCENDING") == "DESCENDING":
+        items = items[::-1]
+    answer: dict[str, Any] = {"Transcript": [_written(contact, item) for item in items]}
+    if more:
+        answer["NextToken"] = f"{direction}-{following}"
+    return answer
+
+
+def _where_to_begin(items: list[Item], request: dict[str, Any]) -> tuple[str, int]:
+    """Return the direction and the index of the first item to show."""
+    if "NextToken" in request:
+        found = _NEXT_TOKEN.fullmatch(request["NextToken"])
+        if found is None:
+            raise ApiError("ValidationException", "NextToken is not one that GetTranscript returned")
+        return found[1], int(found[2])
+    position = request.get("StartPosition") or {}
+    direction = request.get("ScanDirection") or ("FORWARD" if any(position.values()) else "BACKWARD")
+    forward = direction == "FORWARD"
+    if position.get("Id"):
+        for index, item in enumerate(items):
+            if item.id == position["Id"]:
+                return direction, index
+        raise ApiError("ValidationException", "StartPosition.Id is not in the transcript")
+    if position.get("AbsoluteTime"):
+        at = _instant(position["AbsoluteTime"])
+        times = [item.at for item in items]
+        return direction, bisect_left(times, at) if forward else bisect_right(times, at) - 1
+    if position.get("MostRecent"):
+        return direction, max(0, len(items) - position["MostRecent"])
+    return direction, 0 if forward else len(items) - 1
+
+
+def _instant(text: str) -> float:
+    try:
+        return from_iso(text)
+    except (ValueError, OverflowError):
+        raise ApiError("ValidationException", "StartPosition.AbsoluteTime is not ISO 8601") from None
+
+
+def _written(contact: Contact, item: Item) -> dict[str, Any]:
+    """Write an item as GetTranscript does; `Type` is MESSAGE or EVENT, the ContentType tells which event."""
+    written: dict[str, Any] = {
+        "Id": item.id,
+        "AbsoluteTime": iso_milliseconds(item.at),
+        "Type": item.type,
+        "ContentType": item.content_type,
+        "ContactId": contact.id,
+    }
+    if item.content is not None:
+        written["Content"] = item.content
+    if item.participant is not None:
+        written["ParticipantId"] = item.participant.id
+        written["ParticipantRole"] = item.participant.role
+        written["DisplayName"] = item.participant.display_name
+    return written

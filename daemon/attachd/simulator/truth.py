@@ -1,0 +1,69 @@
+"""What really happened, for a test to compare with what the daemon believes. Tokens appear as SHA-256 only."""
+
+from dataclasses import asdict
+from hashlib import sha256
+from typing import Any
+
+from attachd.simulator.world import CUSTOM_BOT, Contact, Participant, World
+
+
+def truth(world: World) -> dict[str, Any]:
+    """Return contacts, participants, messages and calls; times are seconds since the epoch."""
+    contacts = list(world.contacts.values())
+    return {
+        "instance_arn": world.dials.instance_arn,
+        "contacts": [_contact(contact) for contact in contacts],
+        "participants": [_participant(member) for contact in contacts for member in contact.participants],
+        "messages": [line for contact in contacts for line in _messages(contact)],
+        "calls": [asdict(call) for call in world.calls],
+    }
+
+
+def _contact(contact: Contact) -> dict[str, Any]:
+    bots = [member for member in contact.participants if member.role == CUSTOM_BOT]
+    return {
+        "id": contact.id,
+        "state": contact.state,
+        "started_at": contact.started_at,
+        "connected_at": contact.connected_at,
+        "ended_at": contact.ended_at,
+        "disconnect_reason": contact.disconnect_reason,
+        "attributes": contact.attributes,
+        "segment_attributes": contact.segment_attributes,
+        "tags": contact.tags,
+        "custom_bots": {
+            "existed": len(bots),
+            "connected": sum(bot.connected_at is not None for bot in bots),
+            "spoke": sum(bot.messages_sent > 0 for bot in bots),
+        },
+    }
+
+
+def _participant(member: Participant) -> dict[str, Any]:
+    return {
+        "id": member.id,
+        "contact_id": member.contact_id,
+        "role": member.role,
+        "display_name": member.display_name,
+        "token_sha256": sha256(member.token.encode()).hexdigest(),
+        "created_at": member.created_at,
+        "connected_at": member.connected_at,
+        "disconnected_at": member.disconnected_at,
+        "messages_sent": member.messages_sent,
+    }
+
+
+def _messages(contact: Contact) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": item.id,
+            "contact_id": contact.id,
+            "participant_id": item.participant.id if item.participant else None,
+            "role": item.participant.role if item.participant else None,
+            "at": item.at,
+            "content_type": item.content_type,
+            "content": item.content,
+        }
+        for item in contact.transcript
+        if item.content is not None
+    ]

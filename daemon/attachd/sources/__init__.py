@@ -1,0 +1,1 @@
+"""Sources: where deliveries come from. One module a source; none imports another."""

@@ -1,0 +1,180 @@
+"""Public in-memory ports, for this project's tests and for yours.
+
+Each keeps its port's contract (``tests/contract`` holds both it and the real adapter to one suite), records
+what it was asked, and fails on request.
+"""
+
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+
+import anyio
+
+from attachd.errors import Permanent, Transient
+from attachd.model import (
+    Acknowledge,
+    AttachRequest,
+    Delivery,
+    Disposition,
+    Handoff,
+    Outcome,
+    Participant,
+    Quarantine,
+    Release,
+    Secret,
+)
+
+
+@dataclass(slots=True)
+class _Message:
+    delivery: Delivery
+    visible_at: float = 0.0
+    attempts: int = 0
+
+
+class MemorySource:
+    """A queue with a visibility timeout, on the event loop's clock; what is in hand is kept for as long as open.
+
+    Attributes:
+        settled: what was settled, in order, and how.
+        quarantine: bodies put aside, with the reason.
+        faults: exceptions to raise from the next calls of ``receive``.
+    """
+
+    def __init__(self, name: str = "memory", *, poll_seconds: float = 5.0) -> None:
+        self.name = name
+        self.settled: list[tuple[Delivery, Disposition]] = []
+        self.quarantine: list[tuple[bytes, str]] = []
+        self.faults: deque[Exception] = deque()
+        self._poll_seconds = poll_seconds
+        self._messages: dict[str, _Message] = {}
+        self._arrived = anyio.Event()
+
+    def add(self, body: bytes) -> str:
+        """Put a message on the queue; returns its id."""
+        message_id = f"{self.name}-{len(self._messages) + len(self.settled) + 1}"
+        self._messages[message_id] = _Message(Delivery(self.name, message_id, body, received_at=0.0))
+        self._wake()
+        return message_id
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    @property
+    def invisible(self) -> int:
+        """Messages in somebody's hand."""
+        now = anyio.current_time()
+        return sum(message.visible_at > now for message in self._messages.values())
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """See ``ports.Source``. What is not settled at the end is visible again."""
+        try:
+            yield
+        finally:
+            for message in self._messages.values():
+                message.visible_at = 0.0
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        """See ``ports.Source``."""
+        if self.faults:
+            raise self.faults.popleft()
+        until = anyio.current_time() + self._poll_seconds
+        while not (ready := self._ready()) and anyio.current_time() < until:
+            wake_at = min([until, *(m.visible_at for m in self._messages.values())])
+            with anyio.move_on_at(wake_at):
+                await self._arrived.wait()
+        return [self._hand_out(message) for message in ready[:limit]]
+
+    async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+        """See ``ports.Source``."""
+        self.settled.append((delivery, disposition))
+        match disposition:
+            case Acknowledge():
+                self._messages.pop(delivery.id, None)
+            case Release(after=after):
+                self._messages[delivery.id].visible_at = anyio.current_time() + after
+                self._wake()
+            case Quarantine(reason=reason):
+                self._messages.pop(delivery.id, None)
+                self.quarantine.append((delivery.body, reason))
+
+    def _ready(self) -> list[_Message]:
+        now = anyio.current_time()
+        return [message for message in self._messages.values() if message.visible_at <= now]
+
+    def _hand_out(self, message: _Message) -> Delivery:
+        message.attempts += 1
+        message.visible_at = float("inf")
+        return replace(message.delivery, attempt=message.attempts, received_at=anyio.current_time())
+
+    def _wake(self) -> None:
+        self._arrived.set()
+        self._arrived = anyio.Event()
+
+
+@dataclass
+class MemoryConnect:
+    """Amazon Connect: one custom participant a contact, the same ClientToken the same participant.
+
+    Attributes:
+        requests: every call of ``attach``, in order, refused ones too.
+        made: the participants by contact.
+        dismissed: the ids of those that were connected and disconnected.
+        faults: exceptions to raise from the next calls of ``attach``, before any effect.
+        marker: what every token begins with, to be searched for.
+    """
+
+    requests: list[AttachRequest] = field(default_factory=list)
+    made: dict[str, Participant] = field(default_factory=dict)
+    dismissed: list[str] = field(default_factory=list)
+    faults: deque[Exception] = field(default_factory=deque)
+    marker: str = "token"
+    _by_token: dict[str, Participant] = field(default_factory=dict)
+
+    async def attach(self, request: AttachRequest) -> Participant:
+        """See ``ports.Attacher``."""
+        self.requests.append(request)
+        await anyio.lowlevel.checkpoint()
+        if self.faults:
+            raise self.faults.popleft()
+        if (known := self._by_token.get(request.client_token)) is not None:
+            return known
+        if request.contact_id in self.made:
+            raise Permanent(Outcome.OCCUPIED, "quota_exceeded", "a custom participant is there already")
+        participant = Participant(
+            id=f"participant-{len(self._by_token) + 1}",
+            token=Secret(f"{self.marker}-{request.client_token[:8]}"),
+            expiry="2026-01-02T00:00:00Z",
+        )
+        self.made[request.contact_id] = self._by_token[request.client_token] = participant
+        return participant
+
+    async def dismiss(self, participant: Participant) -> None:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        self.dismissed.append(participant.id)
+
+
+@dataclass
+class MemoryRuntime:
+    """A runtime that accepts each key once.
+
+    Attributes:
+        accepted: what it took, by key.
+        offers: the keys of every offer, in order, refused ones too.
+        faults: exceptions to raise from the next offers.
+    """
+
+    accepted: dict[str, Handoff] = field(default_factory=dict)
+    offers: list[str] = field(default_factory=list)
+    faults: deque[Transient | Permanent] = field(default_factory=deque)
+
+    async def offer(self, handoff: Handoff) -> None:
+        """See ``ports.Runtime``."""
+        self.offers.append(handoff.key)
+        await anyio.lowlevel.checkpoint()
+        if self.faults:
+            raise self.faults.popleft()
+        self.accepted.setdefault(handoff.key, handoff)

@@ -1,0 +1,71 @@
+"""`attachd simulate` as a process: what it prints, how it ends."""
+
+import signal
+import socket
+import subprocess
+import sys
+from http.client import HTTPConnection
+
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from attachd.simulator.command import simulate
+
+PROGRAM = "import typer; from attachd.simulator.command import simulate; typer.run(simulate)"
+
+
+def command(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", PROGRAM, *arguments]
+
+
+@pytest.mark.parametrize("ending", [signal.SIGTERM, signal.SIGINT])
+def test_it_prints_one_line_to_export_and_ends_cleanly_on_a_signal(ending: signal.Signals) -> None:
+    with subprocess.Popen(
+        command("--seed", "7"), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        line = process.stdout.readline()
+        exported = dict(pair.split("=", 1) for pair in line.partition("export ")[2].split())
+        assert set(exported) == {"AWS_ENDPOINT_URL_CONNECT", "AWS_ENDPOINT_URL_CONNECTPARTICIPANT"}
+        connection = HTTPConnection(exported["AWS_ENDPOINT_URL_CONNECT"].removeprefix("http://"), timeout=5)
+        connection.request("GET", "/_simulator/health")
+        assert connection.getresponse().read() == b'{"status":"ok"}'
+        connection.close()
+        process.send_signal(ending)
+        assert process.wait(timeout=10) == 0
+        assert process.stdout.read() == ""
+        assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--listen", "nowhere"),
+        ("--listen", "127.0.0.1:65536"),
+        ("--events", "kafka:topic"),
+        ("--events", "sqs:"),
+        ("--instance-arn", "arn:aws:s3:::bucket"),
+        ("--burst", "0"),
+        ("--token-marker", "white space"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_a_usage_error(arguments: tuple[str, str]) -> None:
+    app = typer.Typer()
+    app.command()(simulate)
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 2
+    assert "Invalid value" in ended.output
+
+
+@pytest.mark.parametrize("events", [(), ("--events", "eventbridge:default")])
+def test_a_port_already_taken_is_told_in_one_line(events: tuple[str, ...]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"127.0.0.1:{taken.getsockname()[1]}"
+        ended = subprocess.run(
+            command("--listen", where, *events), capture_output=True, text=True, timeout=30, check=False
+        )
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"cannot listen on {where}: ")
+    assert ended.stderr.count("\n") == 1

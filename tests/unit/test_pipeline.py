@@ -1,0 +1,371 @@
+"""The line, on in-memory ports and virtual time."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import anyio
+import pytest
+
+from attachd.claims import Claims
+from attachd.errors import Permanent, Transient
+from attachd.journals.memory import MemoryJournal
+from attachd.lifecycle import Stage
+from attachd.logs import Trail
+from attachd.metrics import Metrics
+from attachd.model import Bot, Delivery, Outcome
+from attachd.patterns import compile_pattern
+from attachd.pipeline import Pipeline, Result
+from attachd.quota import Quota, Rate
+from attachd.rules import Rule, Rules
+from attachd.testing import MemoryConnect, MemoryRuntime
+from attachd.waiting import Room
+
+EPOCH = 1_800_000_000.0
+Build = Callable[..., bytes]
+
+
+class World:
+    """A line and everything around it, in memory."""
+
+    def __init__(self, *, rate: float = 5, burst: int = 8, patience: float = 60.0, owner: str = "us") -> None:
+        self.connect = MemoryConnect()
+        self.runtime = MemoryRuntime()
+        self.journal = MemoryJournal()
+        self.metrics = Metrics()
+        self.room = Room(Quota(Rate(rate, burst)))
+        self.patience = patience
+        self._running = False
+        self.pipeline = self.restarted(owner)
+
+    def now(self) -> float:
+        return EPOCH + asyncio.get_running_loop().time()
+
+    def restarted(self, owner: str) -> Pipeline:
+        """A line of a new process over the same journal, Connect and runtime."""
+        bot = Bot("concierge", "Ava", "ava")
+        rule = Rule("chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), bot, patience=self.patience)
+        self.pipeline = Pipeline(
+            rules=Rules([rule]),
+            claims=Claims(self.journal, owner, self.now),
+            room=self.room,
+            attacher=self.connect,
+            runtimes={"ava": self.runtime},
+            metrics=self.metrics,
+            now=self.now,
+            dice=random.Random(1),
+        )
+        return self.pipeline
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """With the waiting room calling contacts in."""
+        async with anyio.create_task_group() as background:
+            self._running = True
+            background.start_soon(self.room.run)
+            try:
+                yield
+            finally:
+                self._running = False
+                background.cancel_scope.cancel()
+
+    async def carry(self, body: bytes) -> Result:
+        async with AsyncExitStack() as stack:
+            if not self._running:
+                await stack.enter_async_context(self.running())
+            return await self.pipeline.carry(Delivery("test", "m-1", body, received_at=self.now()), Trail())
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_an_opening_event_ends_with_a_bot_that_the_runtime_accepted(
+    world: World, contact_event: Build
+) -> None:
+    result = await world.carry(contact_event("c-1"))
+    assert result.outcome is Outcome.ATTACHED
+    (handoff,) = world.runtime.accepted.values()
+    assert handoff.contact.id == "c-1"
+    assert handoff.participant == world.connect.made["c-1"]
+    assert handoff.connect_by == EPOCH + 15.0
+    entry = await world.journal.get("c-1")
+    assert entry is not None
+    assert (entry.stage, entry.bot, entry.rule, entry.generation) == (
+        Stage.HANDED_OFF,
+        "concierge",
+        "chat",
+        1,
+    )
+
+
+async def test_the_second_opening_event_of_a_contact_is_a_duplicate_and_costs_no_call(
+    world: World, contact_event: Build
+) -> None:
+    await world.carry(contact_event("c-1", "INITIATED"))
+    result = await world.carry(contact_event("c-1", "CONNECTED_TO_SYSTEM"))
+    assert result.outcome is Outcome.DUPLICATE
+    assert len(world.connect.requests) == 1
+
+
+async def test_two_events_of_one_contact_at_once_attach_one_bot(world: World, contact_event: Build) -> None:
+    results: list[Result] = []
+
+    async def carry(event_type: str) -> None:
+        results.append(await world.carry(contact_event("c-1", event_type)))
+
+    async with world.running(), anyio.create_task_group() as both:
+        both.start_soon(carry, "INITIATED")
+        both.start_soon(carry, "CONNECTED_TO_SYSTEM")
+    assert sorted(r.outcome for r in results) == [Outcome.ATTACHED, Outcome.DUPLICATE]
+    assert len(world.connect.requests) == 1
+
+
+async def test_a_duplicate_takes_over_when_the_first_delivery_failed(
+    world: World, contact_event: Build
+) -> None:
+    world.runtime.faults.extend([])
+    world.connect.faults.append(RuntimeError("a defect in the first delivery"))
+    results: list[Result | str] = []
+
+    async def carry(event_type: str) -> None:
+        try:
+            results.append(await world.carry(contact_event("c-1", event_type)))
+        except RuntimeError:
+            results.append("defect")
+
+    async with world.running(), anyio.create_task_group() as both:
+        both.start_soon(carry, "INITIATED")
+        both.start_soon(carry, "CONNECTED_TO_SYSTEM")
+    assert results[0] == "defect"
+    assert isinstance(results[1], Result)
+    assert results[1].outcome is Outcome.ATTACHED
+
+
+@pytest.mark.parametrize(
+    ("event_type", "outcome"),
+    [
+        ("DISCONNECTED", Outcome.ENDED),
+        ("COMPLETED", Outcome.ENDED),
+        ("QUEUED", Outcome.QUEUED),
+        ("CONNECTED_TO_AGENT", Outcome.AGENT_JOINED),
+    ],
+)
+async def test_an_end_that_came_first_leaves_a_tombstone_and_no_call_is_spent(
+    world: World, contact_event: Build, event_type: str, outcome: Outcome
+) -> None:
+    assert (await world.carry(contact_event("c-1", event_type))).outcome is Outcome.NOTED
+    assert (await world.carry(contact_event("c-1"))).outcome is outcome
+    assert world.connect.requests == []
+
+
+async def test_a_contact_that_ends_while_it_waits_leaves_at_once_without_a_token(
+    contact_event: Build,
+) -> None:
+    world = World(rate=0.1, burst=1)
+    results: dict[str, Result] = {}
+
+    async def carry(contact_id: str) -> None:
+        results[contact_id] = await world.carry(contact_event(contact_id))
+
+    async with world.running():
+        async with anyio.create_task_group() as chats:
+            chats.start_soon(carry, "c-1")
+            chats.start_soon(carry, "c-2")
+            await anyio.sleep(2)
+            assert list(results) == ["c-1"]
+            await world.carry(contact_event("c-2", "DISCONNECTED"))
+        assert results["c-2"].outcome is Outcome.ENDED
+        assert asyncio.get_running_loop().time() == pytest.approx(2.0)
+        assert len(world.connect.requests) == 1
+
+
+async def test_a_contact_out_of_patience_expires_without_a_token(contact_event: Build) -> None:
+    world = World(rate=0.01, burst=1, patience=30)
+    async with world.running():
+        await world.carry(contact_event("c-1"))
+        result = await world.carry(contact_event("c-2"))
+        assert result.outcome is Outcome.EXPIRED
+        assert asyncio.get_running_loop().time() == pytest.approx(30.0)
+    assert [r.contact_id for r in world.connect.requests] == ["c-1"]
+
+
+async def test_an_event_a_day_late_expires_at_once(world: World, contact_event: Build) -> None:
+    result = await world.carry(contact_event("c-1", at=EPOCH - 86_400))
+    assert result.outcome is Outcome.EXPIRED
+    assert world.connect.requests == []
+
+
+async def test_every_try_buys_a_token_and_a_throttled_one_keeps_its_client_token(
+    world: World, contact_event: Build
+) -> None:
+    world.connect.faults.extend([Transient("throttled"), Transient("throttled")])
+    available = world.room._quota.available(0.0)
+    result = await world.carry(contact_event("c-1"))
+    assert result.outcome is Outcome.ATTACHED
+    assert len(world.connect.requests) == 3
+    assert len({request.client_token for request in world.connect.requests}) == 1
+    spent = available - world.room._quota.available(0.0)
+    assert spent == 3
+
+
+async def test_an_ambiguous_failure_repeats_the_same_client_token_while_the_window_is_open(
+    world: World, contact_event: Build
+) -> None:
+    world.connect.faults.append(Transient("timeout", ambiguous=True))
+    await world.carry(contact_event("c-1"))
+    first, second = world.connect.requests
+    assert first == second
+
+
+async def test_after_the_window_the_next_generation_asks_with_a_new_client_token(
+    world: World, contact_event: Build
+) -> None:
+    world.connect.faults.append(Transient("timeout", ambiguous=True, after=16.0))
+    result = await world.carry(contact_event("c-1"))
+    first, second = world.connect.requests
+    assert result.outcome is Outcome.ATTACHED
+    assert first.client_token != second.client_token
+    (handoff,) = world.runtime.accepted.values()
+    assert handoff.generation == 2
+    assert handoff.connect_by == world.now() + 15.0
+
+
+async def test_connect_by_counts_from_the_first_request_that_may_have_had_an_effect(
+    world: World, contact_event: Build
+) -> None:
+    world.connect.faults.append(Transient("timeout", ambiguous=True, after=4.0))
+    await world.carry(contact_event("c-1"))
+    (handoff,) = world.runtime.accepted.values()
+    assert handoff.connect_by == EPOCH + 15.0
+
+
+@pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.OCCUPIED])
+async def test_a_refusal_by_connect_ends_the_contact_for_good(
+    world: World, contact_event: Build, outcome: Outcome
+) -> None:
+    world.connect.faults.append(Permanent(outcome, "no"))
+    assert (await world.carry(contact_event("c-1"))).outcome is outcome
+    assert (await world.carry(contact_event("c-1", "CONNECTED_TO_SYSTEM"))).outcome is Outcome.DUPLICATE
+    assert len(world.connect.requests) == 1
+
+
+async def test_a_busy_runtime_is_offered_again_with_the_same_key(world: World, contact_event: Build) -> None:
+    world.runtime.faults.extend([Transient("runtime_busy", after=1.0), Transient("runtime_busy", after=1.0)])
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert world.runtime.offers == ["c-1_1"] * 3
+
+
+async def test_a_participant_that_nobody_takes_is_dismissed_before_the_window_closes(
+    world: World, contact_event: Build
+) -> None:
+    world.runtime.faults.extend([Transient("unreachable")] * 500)
+    result = await world.carry(contact_event("c-1"))
+    assert result.outcome is Outcome.UNSERVED
+    assert world.connect.dismissed == [world.connect.made["c-1"].id]
+    assert world.now() < EPOCH + 15.0
+    entry = await world.journal.get("c-1")
+    assert entry is not None
+    assert (entry.stage, entry.reason) == (Stage.CLOSED, "unserved")
+
+
+async def test_a_runtime_that_refuses_for_good_is_asked_once(world: World, contact_event: Build) -> None:
+    world.runtime.faults.append(Permanent(Outcome.UNSERVED, "runtime_refused"))
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.UNSERVED
+    assert len(world.runtime.offers) == 1
+    assert len(world.connect.dismissed) == 1
+
+
+async def test_after_a_crash_inside_the_window_the_same_participant_is_handed_off(
+    world: World, contact_event: Build
+) -> None:
+    await _die_after_create_participant(world, contact_event)
+    await anyio.sleep(5)
+    world.restarted("another start")
+    result = await world.carry(contact_event("c-1"))
+    assert result.outcome is Outcome.ATTACHED
+    assert len({request.client_token for request in world.connect.requests}) == 1
+    (handoff,) = world.runtime.accepted.values()
+    assert handoff.connect_by == EPOCH + 15.0
+
+
+async def test_after_a_crash_beyond_the_window_the_next_generation_is_attached(
+    world: World, contact_event: Build
+) -> None:
+    await _die_after_create_participant(world, contact_event)
+    await anyio.sleep(20)
+    world.connect.made.clear()  # Connect dropped the participant that never connected
+    world.restarted("another start")
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert len({request.client_token for request in world.connect.requests}) == 2
+    assert list(world.runtime.accepted) == ["c-1_2"]
+
+
+async def _die_after_create_participant(world: World, contact_event: Build) -> None:
+    """Stop dead between CreateParticipant and hand-off: nothing of the first process runs any more."""
+    world.runtime.faults.append(Transient("never answered", after=5.0))
+    journal_before_cleanup: dict[str, Any] = {}
+    with anyio.move_on_after(0.1):
+        async with anyio.create_task_group() as process:
+            process.start_soon(world.carry, contact_event("c-1"))
+            await anyio.sleep(0.05)
+            journal_before_cleanup = dict(world.journal._entries)
+            process.cancel_scope.cancel()
+    world.journal._entries = journal_before_cleanup
+    entry = await world.journal.get("c-1")
+    assert entry is not None
+    assert (entry.stage, entry.owner) == (Stage.ATTACHED, "us")
+
+
+@pytest.mark.parametrize(
+    ("body", "outcome"),
+    [
+        (b"no json", Outcome.NOT_JSON),
+        (b"\xff\xfe", Outcome.NOT_JSON),
+        (b"[" * 100_000, Outcome.NOT_JSON),
+        (b"[]", Outcome.NOT_A_CONTACT_EVENT),
+        (
+            b'{"detail-type":"EC2 Instance State-change Notification","detail":{}}',
+            Outcome.NOT_A_CONTACT_EVENT,
+        ),
+        (b" " * 1_048_577, Outcome.TOO_LARGE),
+    ],
+)
+async def test_a_body_that_is_no_contact_event_ends_as_its_own_outcome(
+    world: World, body: bytes, outcome: Outcome
+) -> None:
+    assert (await world.carry(body)).outcome is outcome
+
+
+async def test_a_contact_event_without_an_id_or_of_an_unknown_type_ends_as_its_own_outcome(
+    world: World, contact_event: Build
+) -> None:
+    assert (await world.carry(contact_event(""))).outcome is Outcome.NO_CONTACT_ID
+    assert (await world.carry(contact_event("c-1", "TELEPORTED"))).outcome is Outcome.UNKNOWN_TYPE
+    assert (await world.carry(contact_event("c-1", "CONTACT_DATA_UPDATED"))).outcome is Outcome.IGNORED
+
+
+@pytest.mark.parametrize(
+    "detail",
+    [
+        {"channel": "VOICE"},
+        {"initiationMethod": "TRANSFER"},
+        {"segmentAttributes": {"connect:Subtype": {"ValueString": "connect:Guide"}}},
+    ],
+)
+async def test_what_is_no_customer_chat_gets_no_bot(
+    world: World, contact_event: Build, detail: dict[str, Any]
+) -> None:
+    result = await world.carry(contact_event("c-1", **detail))
+    assert result.outcome is Outcome.NO_BOT
+    assert world.connect.requests == []
+
+
+async def test_both_casings_of_an_event_are_the_same_event(world: World, contact_event: Build) -> None:
+    event = json.loads(contact_event("c-1"))
+    event["detail"] = {key[:1].upper() + key[1:]: value for key, value in event["detail"].items()}
+    assert (await world.carry(json.dumps(event).encode())).outcome is Outcome.ATTACHED
