@@ -43,6 +43,7 @@ class Claims:
         self._now = now
         self._rival_seconds = rival_seconds
         self._held: dict[str, anyio.Event] = {}
+        self._open: dict[str, Claim] = {}
 
     @asynccontextmanager
     async def hold(self, contact_id: str) -> AsyncIterator["Claim"]:
@@ -51,7 +52,7 @@ class Claims:
         The wait is what makes a duplicate safe: it is acknowledged only once the delivery that it repeats has
         ended, and takes over if that one failed.
 
-        A ``Permanent`` that leaves the block closes the contact: no later delivery tries again.
+        A ``Permanent`` with a closing outcome that leaves the block closes the contact.
 
         Raises:
             Permanent: the contact was served before (``duplicate``) or is over.
@@ -62,14 +63,17 @@ class Claims:
         done = self._held[contact_id] = anyio.Event()
         try:
             claim = Claim(self._journal, await self._take(contact_id), self._now)
+            self._open[contact_id] = claim
             try:
                 yield claim
             except Permanent as error:
-                await self._let_go(claim, closed=error.outcome)
+                if error.outcome in lifecycle.CLOSING:
+                    await self._let_go(claim, closed=error.outcome)
                 raise
             finally:
                 await self._let_go(claim)
         finally:
+            self._open.pop(contact_id, None)
             del self._held[contact_id]
             done.set()
 
@@ -83,6 +87,8 @@ class Claims:
         while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
             entry = await self._journal.put(after)
             if entry == after:
+                if (claim := self._open.get(contact_id)) is not None:
+                    claim.entry = entry
                 return
 
     async def compact(self, retention_seconds: float, report: Callable[[], None]) -> None:
@@ -144,8 +150,19 @@ class Claim:
         self._now = now
         self.entry = entry
 
+    def check(self) -> None:
+        """Look again before something is spent on the contact.
+
+        Raises:
+            Permanent: it ended meanwhile.
+        """
+        if self.entry.stage is Stage.ENDED:
+            outcome = Outcome(self.entry.reason or Outcome.ENDED)
+            raise Permanent(outcome, detail="the contact ended in the meantime")
+
     async def begin(self, bot: str, rule: str, window: float) -> Entry:
         """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation."""
+        self.check()
         entry = lifecycle.begin(self.entry, self._now(), window)
         return await self._write(replace(entry, bot=bot, rule=rule))
 
@@ -160,16 +177,14 @@ class Claim:
             Permanent: the contact ended meanwhile.
             Transient: the claim was lost, or the journal does not answer.
         """
+        self.check()
         return await self._write(lifecycle.move(self.entry, stage, self._now(), **changes))
 
     async def _write(self, entry: Entry) -> Entry:
         stored = await self._journal.put(entry)
         if stored != entry:
             self.entry = stored
-            if stored.stage is Stage.ENDED:
-                raise Permanent(
-                    Outcome(stored.reason or Outcome.ENDED), detail="the contact ended in the meantime"
-                )
+            self.check()
             raise Transient("claim_lost", f"contact {entry.contact_id} is in the hand of {stored.owner}")
         self.entry = entry
         return entry

@@ -23,8 +23,8 @@ from attachd import logs, settings, wiring
 from attachd.decode import decode
 from attachd.errors import Misconfigured, Permanent
 from attachd.lifecycle import EFFECTS, Effect
-from attachd.model import Choice, ContactEvent
-from attachd.rules import Verdict
+from attachd.model import ContactEvent
+from attachd.rules import Rules
 from attachd.simulator.command import simulate
 
 EX_CONFIG: Final = 78
@@ -84,41 +84,38 @@ def explain(
     except (OSError, Permanent) as error:
         typer.echo(f"{event}: {error}", err=True)
         raise typer.Exit(1) from None
-    choice, verdicts = rules.choose(decoded), list(rules.explain(decoded))
-    opens = EFFECTS[decoded.type] is Effect.OPENS
+    verdicts = list(rules.explain(decoded))
+    bot, rule, reason = _chosen(rules, decoded)
     if as_json:
-        typer.echo(json.dumps(_explained(decoded, choice, verdicts, opens=opens)))
+        told = {
+            "contact": decoded.contact.id,
+            "event": decoded.type,
+            "bot": bot,
+            "rule": rule,
+            "reason": reason,
+            "rules": [{"rule": v.rule, "matched": v.matched, "why": v.why} for v in verdicts],
+        }
+        typer.echo(json.dumps(told))
     else:
-        _show(decoded, choice, verdicts, opens=opens)
-    raise typer.Exit(0 if opens and choice.bot else 1)
+        title = f"contact {decoded.contact.id} · {decoded.type}"
+        table = Table("", "rule", "why", title=title, title_justify="left")
+        for verdict in verdicts:
+            table.add_row("[green]✓[/]" if verdict.matched else "[red]✗[/]", verdict.rule, verdict.why)
+        console = Console()
+        console.print(table)
+        console.print(f"bot [bold]{bot}[/]: {reason}" if bot else f"no bot: {reason}")
+    raise typer.Exit(0 if bot else 1)
 
 
-def _explained(
-    event: ContactEvent, choice: Choice, verdicts: list[Verdict], *, opens: bool
-) -> dict[str, object]:
-    return {
-        "contact": event.contact.id,
-        "event": event.type,
-        "opens": opens,
-        "bot": choice.bot.name if choice.bot and opens else None,
-        "rule": choice.rule if opens else None,
-        "reason": choice.reason if opens else f"{event.type} opens no chat",
-        "rules": [{"rule": v.rule, "matched": v.matched, "why": v.why} for v in verdicts],
-    }
-
-
-def _show(event: ContactEvent, choice: Choice, verdicts: list[Verdict], *, opens: bool) -> None:
-    console = Console()
-    table = Table("", "rule", "why", title=f"contact {event.contact.id} · {event.type}", title_justify="left")
-    for verdict in verdicts:
-        table.add_row("[green]✓[/]" if verdict.matched else "[red]✗[/]", verdict.rule, verdict.why)
-    console.print(table)
-    if not opens:
-        console.print(f"no bot: {event.type} opens no chat; INITIATED and CONNECTED_TO_SYSTEM do")
-    elif choice.bot is None:
-        console.print(f"no bot: {choice.reason}")
-    else:
-        console.print(f"bot [bold]{choice.bot.name}[/] ({choice.bot.display_name}): {choice.reason}")
+def _chosen(rules: Rules, event: ContactEvent) -> tuple[str | None, str | None, str]:
+    """The bot, the rule and the reason; neither of the first two where there is no bot."""
+    if EFFECTS[event.type] is not Effect.OPENS:
+        return None, None, f"{event.type} opens no chat; INITIATED and CONNECTED_TO_SYSTEM do"
+    try:
+        choice = rules.choose(event)
+    except Permanent as error:
+        return None, None, error.detail
+    return choice.bot.name, choice.rule, f"rule {choice.rule!r} is the first that matches"
 
 
 @app.command()

@@ -53,6 +53,10 @@ DEPARTURES: Final = {
 }
 
 
+#: Outcomes that end a contact for good: no later event of it is tried again.
+CLOSING: Final = frozenset({Outcome.REFUSED, Outcome.OCCUPIED, Outcome.UNSERVED})
+
+
 class Stage(StrEnum):
     """How far a contact has come."""
 

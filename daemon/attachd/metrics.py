@@ -6,7 +6,7 @@ in hand: nothing is received and forgotten.
 
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 _LATENCY: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
 _REMAINING: Final = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 13.0, 14.0, 14.5, 15.0)
@@ -16,8 +16,8 @@ class Metrics:
     """Every metric of attachd, in a registry of its own."""
 
     def __init__(self) -> None:
-        self.registry = CollectorRegistry()
-        r = self.registry
+        r = self.registry = CollectorRegistry()
+        ProcessCollector(registry=r)
         self.received = Counter("attachd_deliveries_received", "Deliveries received", ["source"], registry=r)
         self.outcomes = Counter(
             "attachd_outcomes", "Deliveries by how they ended", ["source", "outcome"], registry=r

@@ -174,11 +174,14 @@ class Bot:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """What the rules say of an event: a bot and why, or no bot and why."""
+    """The bot that the rules choose for an event, by which rule.
 
-    bot: Bot | None
-    rule: str | None
-    reason: str
+    ``priority``: higher goes first where chats wait. ``patience``: an event older than so many seconds gets no
+    bot any more.
+    """
+
+    bot: Bot
+    rule: str
     priority: int = 0
     patience: float = 60.0
 

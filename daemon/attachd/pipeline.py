@@ -22,7 +22,6 @@ from attachd.logs import Trail
 from attachd.metrics import Metrics
 from attachd.model import (
     AttachRequest,
-    Bot,
     Choice,
     ContactEvent,
     Delivery,
@@ -110,15 +109,13 @@ class Pipeline:
             return await self._note(event)
 
         choice = self._rules.choose(event)
-        if choice.bot is None:
-            return Result(Outcome.NO_BOT, choice.reason)
         trail.note(bot=choice.bot.name, rule=choice.rule)
 
         async with self._claims.hold(event.contact.id) as claim:
-            participant = await self._attach(event, choice, choice.bot, claim, trail)
-            await self._hand_off(event, choice, choice.bot, claim, participant, trail)
+            participant = await self._attach(event, choice, claim, trail)
+            await self._hand_off(event, choice, claim, participant, trail)
         self._metrics.attach_age.observe(max(0.0, self._now() - event.time))
-        return Result(Outcome.ATTACHED, choice.reason)
+        return Result(Outcome.ATTACHED, f"rule {choice.rule!r}")
 
     async def _note(self, event: ContactEvent) -> Result:
         """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
@@ -129,18 +126,16 @@ class Pipeline:
         self._room.call_away(event.contact.id, DEPARTURES[effect])
         return Result(Outcome.NOTED, event.type)
 
-    async def _attach(
-        self, event: ContactEvent, choice: Choice, bot: Bot, claim: Claim, trail: Trail
-    ) -> Participant:
+    async def _attach(self, event: ContactEvent, choice: Choice, claim: Claim, trail: Trail) -> Participant:
         """Admit, then CreateParticipant; every try is admitted anew, since every try costs a token."""
-        contact = event.contact
-        since = contact.initiated_at or event.time
-        until = anyio.current_time() + since + choice.patience - self._now()
+        contact, bot = event.contact, choice.bot
+        until = anyio.current_time() + event.time + choice.patience - self._now()
 
         async def one_try() -> Participant:
+            claim.check()
             with trail.station("admit"):
-                await self._room.admit(contact.id, priority=choice.priority, since=since, until=until)
-            entry = await claim.begin(bot.name, choice.rule or "", WINDOW_SECONDS)
+                await self._room.admit(contact.id, priority=choice.priority, since=event.time, until=until)
+            entry = await claim.begin(bot.name, choice.rule, WINDOW_SECONDS)
             request = AttachRequest(
                 instance_id=contact.instance_id,
                 contact_id=contact.id,
@@ -170,7 +165,6 @@ class Pipeline:
         self,
         event: ContactEvent,
         choice: Choice,
-        bot: Bot,
         claim: Claim,
         participant: Participant,
         trail: Trail,
@@ -182,8 +176,8 @@ class Pipeline:
             handoff = Handoff(
                 key=f"{event.contact.id}_{entry.generation}",
                 contact=event.contact,
-                bot=bot,
-                rule=choice.rule or "",
+                bot=choice.bot,
+                rule=choice.rule,
                 generation=entry.generation,
                 participant=participant,
                 connect_by=connect_by,

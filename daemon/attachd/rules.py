@@ -1,4 +1,4 @@
-"""Rules × event → a bot and the reason, or no bot and the reason.
+"""Rules × event → a bot and the rule that chose it, or no bot and the reason.
 
 Pure: never a clock read, never I/O. First match wins, in the order of the configuration.
 """
@@ -7,8 +7,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from attachd.model import Bot, Choice, Contact, ContactEvent
-from attachd.patterns import Pattern
+from attachd.errors import Permanent
+from attachd.model import Bot, Choice, Contact, ContactEvent, Outcome
+from attachd.patterns import EventError, Pattern
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,15 +55,20 @@ class Rules:
         self._rules = tuple(rules)
 
     def choose(self, event: ContactEvent) -> Choice:
-        """The first rule that matches decides."""
+        """The first rule that matches decides.
+
+        Raises:
+            Permanent: ``no_bot``, with the reason; ``too_large`` if the event is beyond what can be matched.
+        """
         if (reason := unfit(event.contact)) is not None:
-            return Choice(bot=None, rule=None, reason=reason)
-        for rule in self._rules:
-            if rule.when.matches(event.document):
-                return Choice(
-                    rule.bot, rule.name, f"rule {rule.name!r} matched", rule.priority, rule.patience
-                )
-        return Choice(bot=None, rule=None, reason="no rule matched")
+            raise Permanent(Outcome.NO_BOT, detail=reason)
+        try:
+            rule = next((rule for rule in self._rules if rule.when.matches(event.document)), None)
+        except EventError as error:
+            raise Permanent(Outcome.TOO_LARGE, detail=f"the event cannot be matched: {error}") from None
+        if rule is None:
+            raise Permanent(Outcome.NO_BOT, detail="no rule matched")
+        return Choice(rule.bot, rule.name, rule.priority, rule.patience)
 
     def explain(self, event: ContactEvent) -> Iterator[Verdict]:
         """Rule by rule, what matched and where it stopped."""

@@ -173,7 +173,7 @@ class Rule(Table):
     """Which bot for which chat; the first rule that matches decides."""
 
     name: Name
-    when: Annotated[str, BeforeValidator(_pattern)] = "{}"
+    when: Annotated[str, BeforeValidator(_pattern)] = '{"detail":{"channel":["CHAT"]}}'
     bot: Name
     priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
     attach_within: Seconds = Field(60, description="a chat older than this gets no bot any more")

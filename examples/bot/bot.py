@@ -194,8 +194,8 @@ class Bot:
         await say(Content=f"Hello, I am {chat.bot}. Ask me about an order or our opening hours.")
         seen: set[str] = set()
         while True:
-            # Polling keeps this file short, but all chats share 8 reads a second. In production have attachd start
-            # message streaming and take the same items from SNS (repeated at times: keep the check on Id).
+            # Polling keeps this file short, but all chats share 8 reads a second. In production start message
+            # streaming and take the same items from SNS (repeated at times: keep the check on Id).
             await self._reads.turn()
             page = await client.get_transcript(
                 ConnectionToken=connection, MaxResults=100, SortOrder="ASCENDING"

@@ -244,6 +244,25 @@ async def test_connect_by_counts_from_the_first_request_that_may_have_had_an_eff
     assert handoff.connect_by == EPOCH + 15.0
 
 
+async def test_a_contact_that_ends_between_two_tries_costs_no_second_token(
+    world: World, contact_event: Build
+) -> None:
+    world.connect.faults.append(Transient("throttled", after=5.0))
+    results: list[Result] = []
+
+    async def carry() -> None:
+        results.append(await world.carry(contact_event("c-1")))
+
+    async with world.running(), anyio.create_task_group() as chat:
+        chat.start_soon(carry)
+        await anyio.sleep(1)
+        available = world.room._quota.available(anyio.current_time())
+        await world.carry(contact_event("c-1", "DISCONNECTED"))
+    assert results[0].outcome is Outcome.ENDED
+    assert len(world.connect.requests) == 1
+    assert world.room._quota.available(anyio.current_time()) >= available
+
+
 @pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.OCCUPIED])
 async def test_a_refusal_by_connect_ends_the_contact_for_good(
     world: World, contact_event: Build, outcome: Outcome

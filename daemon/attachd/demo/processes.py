@@ -11,11 +11,11 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from subprocess import DEVNULL
+from subprocess import DEVNULL, PIPE, STDOUT
 from typing import Final
 
 import anyio
-from anyio.abc import Process
+from anyio.abc import ByteReceiveStream, Process
 
 _START_SECONDS: Final = 20.0
 _STOP_SECONDS: Final = 20.0
@@ -55,30 +55,52 @@ async def running(
         command: the program and its arguments.
         environment: what it sees besides ``PATH``.
         folder: for the log.
-        says: what its output says, followed by its URL, once it is up.
+        says: what its output says, in one line with its URL, once it is up.
 
     Raises:
         NotStarted: it ended, or did not say so in time.
     """
     log = folder / f"{name}.log"
     env = {"PATH": os.environ.get("PATH", ""), "PYTHONUNBUFFERED": "1", **environment}
-    with log.open("ab") as output:
-        process = await anyio.open_process(command, stdin=DEVNULL, stdout=output, stderr=output, env=env)
-    try:
-        yield Running(process, await _up(name, process, log, says), log)
-    finally:
-        with anyio.CancelScope(shield=True):
-            await _end(process)
+    process = await anyio.open_process(command, stdin=DEVNULL, stdout=PIPE, stderr=STDOUT, env=env)
+    if process.stdout is None:
+        raise NotStarted(f"{name} has no output to read")
+    up = _Up(says)
+    async with process, anyio.create_task_group() as scribe:
+        scribe.start_soon(_keep, process.stdout, log, up)
+        try:
+            with anyio.move_on_after(_START_SECONDS):
+                await up.known.wait()
+            if not up.url:
+                raise NotStarted(f"{name} did not start; its log ends with:\n{tail(log)}")
+            yield Running(process, up.url, log)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await _end(process)
 
 
-async def _up(name: str, process: Process, log: Path, says: str) -> str:
-    with anyio.move_on_after(_START_SECONDS):
-        while process.returncode is None:
-            for line in log.read_text(errors="replace").splitlines():
-                if says in line and (found := _URL.search(line)):
-                    return found[0]
-            await anyio.sleep(0.05)  # a file cannot be waited on
-    raise NotStarted(f"{name} did not start; its log ends with:\n{tail(log)}")
+class _Up:
+    """Where a process is, once its output has said so; no address if it ended first."""
+
+    def __init__(self, says: str) -> None:
+        self.says = says
+        self.url = ""
+        self.known = anyio.Event()
+
+
+async def _keep(output: ByteReceiveStream, log: Path, up: _Up) -> None:
+    """Write the output to the log, watching for the line that says where the process is."""
+    async with await anyio.open_file(log, "ab") as file:
+        line = b""
+        async for piece in output:
+            await file.write(piece)
+            await file.flush()
+            *lines, line = (line + piece).split(b"\n")
+            for text in (each.decode(errors="replace") for each in lines):
+                if not up.url and up.says in text and (found := _URL.search(text)):
+                    up.url = found[0]
+                    up.known.set()
+    up.known.set()
 
 
 async def _end(process: Process) -> None:

@@ -81,7 +81,7 @@ class WebhookRuntime:
         try:
             async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as reply:
                 said = (await reply.content.read(_MAX_REPLY)).decode(errors="replace").strip()
-                _judge(reply.status, reply.headers.get("Retry-After"), said[:200])
+                _judge(reply.status, reply.headers.get("Retry-After"), payload.quotable(said, handoff))
         except TimeoutError:
             raise Transient(
                 "timeout", f"{self._url} did not answer in {self._timeout.total} s", ambiguous=True
