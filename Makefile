@@ -22,7 +22,7 @@ demo: $(READY)   ## 50 customers, two bots, embedded AWS: the whole line on this
 test: $(READY)   ## the test suite
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: $(READY)  ## style, types, floors, units, changelog
+check: $(READY)  ## style, types, floors
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
@@ -34,7 +34,7 @@ fix: $(READY)    ## let ruff mend what it can
 
 lock: $(READY)   ## resolve the dependencies again, hashed, naming no registry
 	@$(BIN)/uv pip compile pyproject.toml --group dev --all-extras $(LOCK) -o requirements/dev.txt
-	@$(BIN)/uv pip compile pyproject.toml $(LOCK) --extra uvloop --extra otel -c requirements/dev.txt -o requirements/run.txt
+	@$(BIN)/uv pip compile pyproject.toml --extra uvloop --extra otel $(LOCK) -c requirements/dev.txt -o requirements/run.txt
 
 LOCK := --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate --quiet
 

@@ -107,6 +107,14 @@ def _source(table: s.SqsSource, session: AioSession, dice: random.Random) -> Sou
     )
 
 
+def _session(environ: Mapping[str, str]) -> AioSession:
+    """Where clients come from. botocore alone among AWS tools reads only AWS_DEFAULT_REGION, not AWS_REGION."""
+    session = get_session()
+    if region := environ.get("AWS_REGION"):
+        session.set_config_variable("region", region)
+    return session
+
+
 @dataclass(frozen=True)
 class App:
     """A service and what is served beside it."""
@@ -125,7 +133,7 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
         Misconfigured: something it asks for is not there.
     """
     metrics, progress, dice = Metrics(), Progress(time.monotonic), random.Random()
-    session = get_session()
+    session = _session(os.environ)
     async with AsyncExitStack() as stack:
         journal = _journal(config.journal)
         await stack.enter_async_context(journal.open())

@@ -229,7 +229,7 @@ async def main() -> None:
     structlog.configure(processors=[structlog.processors.JSONRenderer()])
     with anyio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
         async with Bot(secrets, args.max_chats).serving(host, int(port)) as url:
-            print(f"listening on {url}", flush=True)  # noqa: T201 - for whoever asked for port 0
+            print(f"listening on {url}", flush=True)  # for whoever asked for port 0
             await anext(signals)
 
 

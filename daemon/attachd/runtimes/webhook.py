@@ -7,6 +7,7 @@ The answers, and what they mean:
     422          refused, for good
     410          the runtime is retired: refused, for good
     429, 503     not now; ``Retry-After`` in seconds is heeded
+    401, 403     not now: it does not accept our signature, and an operator must look
     other        not now
 
 Redirects are not followed: a credential goes where the operator said, and nowhere else. Timing is ours, not
@@ -109,6 +110,8 @@ def _judge(status: int, retry_after: str | None, said: str) -> None:
             raise Permanent(Outcome.UNSERVED, "runtime_refused", detail)
         case HTTPStatus.GONE:
             raise Permanent(Outcome.UNSERVED, "runtime_retired", detail)
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            raise Transient("runtime_unauthorized", f"{detail}; does it have the secret that we sign with?")
         case HTTPStatus.TOO_MANY_REQUESTS | HTTPStatus.SERVICE_UNAVAILABLE:
             raise Transient("runtime_busy", detail, after=_seconds(retry_after))
         case _:

@@ -28,6 +28,7 @@ from attachd.sources.batching import Batcher
 _BATCH: Final = 10  # entries in one call (API reference)
 _MAX_VISIBILITY: Final = 43_200  # 12 hours
 _SETTLE_SECONDS: Final = 5.0
+_NO_SUCH_QUEUE: Final = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"}
 _AWS_ERRORS: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 
 log = structlog.get_logger(__name__)
@@ -117,17 +118,17 @@ class SqsSource:
                 background.cancel_scope.cancel()
 
     async def _check(self, url: str) -> None:
+        """A queue that is not there ends the start; an AWS that does not answer is the polls' trouble, not ours."""
         try:
             await self._caller.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-        except ClientError as error:
-            code = error.response["Error"]["Code"]
-            raise Misconfigured(
-                [
-                    f"queue {url}: {code}. attachd never creates a queue: check the URL, the Region and the policy"
-                ]
-            ) from None
         except _AWS_ERRORS as error:
-            raise Misconfigured([f"queue {url}: {type(error).__name__}: {error}"]) from None
+            if _reason(error) in _NO_SUCH_QUEUE:
+                raise Misconfigured(
+                    [f"queue {url} does not exist, and attachd never makes one: check the URL and the Region"]
+                ) from None
+            log.warning(
+                "sqs.not_checked", queue=url, reason=str(error), next="polling all the same; /readyz tells"
+            )
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See ``ports.Source``."""

@@ -1,0 +1,177 @@
+"""The commands, as an operator types them: real processes, their output and their exit status."""
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from acceptance.town import SECRET, Robot, town
+from attachd.demo import aws, processes
+from attachd.demo.play import shipped
+
+GOOD = """
+[source]
+type = "sqs"
+queue_url = "http://127.0.0.1:9/111122223333/contact-events"
+
+[journal]
+type = "memory"
+
+[[bots]]
+name = "concierge"
+display_name = "Ava"
+runtime = "ava"
+
+[[rules]]
+name = "German chats"
+when.detail.channel = ["CHAT"]
+when.detail.tags.language = [{ prefix = "de" }]
+bot = "concierge"
+
+[runtimes.ava]
+type = "webhook"
+url = "http://127.0.0.1:9/attach"
+secret = { env = "BOT_KEY" }
+
+[health]
+listen = "127.0.0.1:0"
+"""
+
+
+def attachd(
+    *arguments: str, env: dict[str, str] | None = None, stdin: bytes = b""
+) -> subprocess.CompletedProcess[str]:
+    """Run a command to its end."""
+    return subprocess.run(
+        processes.attachd(*arguments),
+        env={
+            "PATH": os.environ["PATH"],
+            "BOT_KEY": SECRET,
+            "COLUMNS": "120",
+            **aws.credentials(),
+            **(env or {}),
+        },
+        input=stdin.decode(),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def configured(folder: Path, text: str = GOOD) -> str:
+    path = folder / "attachd.toml"
+    path.write_text(text)
+    return str(path)
+
+
+def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
+    done = attachd("check", "--config", configured(tmp_path))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "good: 1 rules, 1 bots, 1 runtimes" in done.stdout
+
+
+def test_a_bad_configuration_names_file_table_key_and_every_error_at_once(tmp_path: Path) -> None:
+    bad = (
+        GOOD.replace("queue_url =", "queue_ulr =")
+        .replace('bot = "concierge"', 'bot = "conciegre"\nattach_within = "soon"')
+        .replace('prefix = "de"', "prefiks = 'de'")
+        .replace('type = "memory"', 'type = "stone"')
+        + "\n[quota]\nrate = -5\n[qouta]\n"
+    )
+    path = configured(tmp_path, bad)
+    done = attachd("check", "--config", path)
+    assert done.returncode == 78
+    for expected in (
+        f"{path}: [source] queue_ulr: there is no such key; did you mean 'queue_url'?",
+        f"{path}: [source] queue_url: missing",
+        f"{path}: [journal]: unknown type; there are 'memory', 'sqlite'",
+        f"{path}: [quota] rate: ",
+        f"{path}: qouta: there is no such key; did you mean 'quota'?",
+        f"{path}: [[rules]] 1 'German chats', attach_within: not a duration",
+        f"{path}: [[rules]] 1 'German chats', when: not an event pattern: Unrecognized match type prefiks",
+        f"{path}: [[rules]] 1 'German chats', bot: there is no bot named 'conciegre'; did you mean 'concierge'?",
+    ):
+        assert expected in done.stderr
+    assert attachd("run", "--config", path).returncode == 78
+
+
+def test_a_missing_file_or_secret_is_a_configuration_error(tmp_path: Path) -> None:
+    missing = attachd("check", "--config", str(tmp_path / "none.toml"))
+    assert missing.returncode == 78
+    assert "No such file" in missing.stderr
+    unset = attachd("check", "--config", configured(tmp_path), env={"BOT_KEY": ""})
+    assert unset.returncode == 78
+    assert "[runtimes.ava] secret environment variable BOT_KEY is empty" in unset.stderr
+
+
+def test_explain_says_which_bot_by_which_rule_or_why_none(
+    tmp_path: Path, contact_event: Callable[..., bytes]
+) -> None:
+    config = configured(tmp_path)
+    german, english = tmp_path / "german.json", tmp_path / "english.json"
+    german.write_bytes(contact_event("c-1", tags={"language": "de-AT"}))
+    english.write_bytes(contact_event("c-2", tags={"language": "en"}))
+    yes = attachd("explain", str(german), "--config", config)
+    assert yes.returncode == 0
+    assert "bot concierge: rule 'German chats' is the first that matches" in yes.stdout
+    no = attachd("explain", str(english), "--config", config)
+    assert no.returncode == 1
+    assert "no bot: no rule matched" in no.stdout
+    assert "detail.tags.language" in no.stdout
+    told = json.loads(attachd("explain", "-", "--json", "--config", config, stdin=german.read_bytes()).stdout)
+    assert (told["bot"], told["rule"], told["rules"][0]["matched"]) == ("concierge", "German chats", True)
+    ended = attachd("explain", "-", "--config", config, stdin=contact_event("c-1", "DISCONNECTED"))
+    assert "DISCONNECTED opens no chat" in ended.stdout
+    garbage = attachd("explain", "-", "--config", config, stdin=b"{")
+    assert garbage.returncode == 1
+    assert "not_json" in garbage.stderr
+
+
+def test_a_new_secret_signs(tmp_path: Path) -> None:
+    made = attachd("secret").stdout.strip()
+    assert made.startswith("whsec_")
+    assert attachd("check", "--config", configured(tmp_path), env={"BOT_KEY": made}).returncode == 0
+
+
+async def test_a_queue_that_does_not_exist_is_an_error_and_is_not_made(tmp_path: Path) -> None:
+    with aws.embedded(shipped("config/eventbridge-rule.json")) as embedded:
+        nowhere = embedded.queue_url + "-typo"
+        config = configured(tmp_path, GOOD.replace("http://127.0.0.1:9/111122223333/contact-events", nowhere))
+        done = attachd("run", "--config", config, env=embedded.environment)
+        assert done.returncode == 78
+        assert f"queue {nowhere} does not exist, and attachd never makes one" in done.stderr
+        assert attachd("run", "--config", config, env=embedded.environment).returncode == 78
+
+
+async def test_an_aws_that_does_not_answer_at_the_start_is_waited_for(tmp_path: Path) -> None:
+    nothing = {"AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9", "BOT_KEY": SECRET, **aws.credentials()}
+    command = processes.attachd("run", "--config", configured(tmp_path))
+    async with processes.running("attachd", command, nothing, tmp_path, says="attachd.started") as daemon:
+        with anyio.fail_after(20):
+            while "source.poll_failed" not in daemon.log.read_text():
+                await anyio.sleep(0.1)
+        assert daemon.process.returncode is None
+
+
+async def test_sigterm_drains_and_exits_with_0(tmp_path: Path) -> None:
+    robot = Robot()
+    async with town(tmp_path, robot) as place, place.attachd() as daemon:
+        await place.spoke(await place.start_chat())
+        daemon.send(signal.SIGTERM)
+        with anyio.fail_after(10):
+            assert await daemon.process.wait() == 0
+    log = daemon.log.read_text()
+    assert '"next": "draining for at most 60 s"' in log
+    assert "attachd.stopped" in log
+
+
+def test_the_demo_ends_with_one_bot_for_every_chat(tmp_path: Path) -> None:
+    done = attachd("demo", "--chats", "12", "--seconds", "2", "--keep", str(tmp_path))
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "with exactly one bot that spoke" in done.stdout
+    assert "Hello, I am" in done.stdout

@@ -1,0 +1,72 @@
+"""kill -9, a restart, and one bot all the same: real processes, queues, sockets and signals."""
+
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from aiohttp import web
+
+from acceptance.town import Robot, town
+
+
+@pytest.mark.parametrize(
+    ("visibility", "generation"),
+    [("10s", 1), ("20s", 2)],
+    ids=[
+        "the event returns while the participant can still connect",
+        "the event returns when it can no more",
+    ],
+)
+async def test_a_kill_between_create_participant_and_hand_off_ends_with_one_bot(
+    tmp_path: Path, visibility: str, generation: int
+) -> None:
+    struck = anyio.Event()
+
+    async def never_answer_the_first(_: dict[str, Any], number: int) -> web.Response | None:
+        if number == 1:
+            struck.set()
+            await anyio.sleep(5)
+            return web.Response(status=503)
+        return None
+
+    robot = Robot(before=never_answer_the_first)
+    async with town(tmp_path, robot, visibility=visibility) as place:
+        async with place.attachd() as first:
+            contact_id = await place.start_chat()
+            with anyio.fail_after(15):
+                await struck.wait()  # CreateParticipant has happened; the runtime has not accepted
+            place.kill(first)
+            await first.process.wait()
+        assert (await place.bots(contact_id)) == {"existed": 1, "connected": 0, "spoke": 0}
+        async with place.attachd():
+            await place.spoke(contact_id, within=40)
+            await place.settled(2)
+        bots = await place.bots(contact_id)
+        assert bots == {"existed": generation, "connected": 1, "spoke": 1}
+        assert [offer["id"] for offer in robot.offers if offer["data"]["generation"] == generation][-1] in (
+            robot.accepted
+        )
+        assert len(robot.accepted) == 1
+
+
+async def test_a_kill_after_the_runtime_accepted_and_before_the_event_was_deleted_attaches_no_second_bot(
+    tmp_path: Path,
+) -> None:
+    async def accept_and_strike(event: dict[str, Any], number: int) -> web.Response | None:
+        if number == 1:
+            robot.before = None
+            await robot.accept(event)
+            place.kill(daemon)
+        return None
+
+    robot = Robot(before=accept_and_strike)
+    async with town(tmp_path, robot) as place:
+        async with place.attachd() as daemon:
+            contact_id = await place.start_chat()
+            with anyio.fail_after(15):
+                await daemon.process.wait()
+        async with place.attachd():
+            lines = await place.settled(2, within=40)
+        assert {line["outcome"] for line in lines} <= {"attached", "duplicate"}
+        assert await place.bots(contact_id) == {"existed": 1, "connected": 1, "spoke": 1}

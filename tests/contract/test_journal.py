@@ -1,0 +1,379 @@
+"""What every journal keeps of its port's word, and what the SQLite file keeps besides."""
+
+import json
+import sqlite3
+import sys
+from collections.abc import AsyncIterator
+from contextlib import closing
+from dataclasses import fields, replace
+from pathlib import Path
+from subprocess import PIPE
+
+import anyio
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from attachd.errors import Misconfigured, Transient
+from attachd.journals.memory import MemoryJournal
+from attachd.journals.sqlite import SqliteJournal
+from attachd.lifecycle import Entry, Stage
+from attachd.ports import Journal
+
+NOW = 1_800_000_000.0
+
+
+@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.real_time)])
+async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
+    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+    async with made.open():
+        yield made
+
+
+def entry(version: int = 1, *, contact_id: str = "c-1", changed_at: float = NOW, owner: str = "us") -> Entry:
+    return Entry(contact_id, Stage.CLAIMED, version, changed_at, owner)
+
+
+# ── get and put ────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_contact_that_was_never_written_is_not_there(journal: Journal) -> None:
+    await journal.put(entry())
+    assert await journal.get("c-2") is None
+    assert await journal.get("") is None
+
+
+async def test_what_is_put_is_answered_and_read_back(journal: Journal) -> None:
+    assert await journal.put(entry()) == entry()
+    assert await journal.get("c-1") == entry()
+
+
+async def test_the_next_version_replaces_the_one_before(journal: Journal) -> None:
+    await journal.put(entry(1))
+    second = replace(entry(2), stage=Stage.ATTACHING, requested_at=NOW)
+    assert await journal.put(second) == second
+    assert await journal.get("c-1") == second
+
+
+@pytest.mark.parametrize("version", [0, 1, 2, 3, 5, 99])
+async def test_a_version_that_does_not_follow_the_stored_one_is_answered_with_it_and_changes_nothing(
+    journal: Journal, version: int
+) -> None:
+    for number in (1, 2, 3):
+        await journal.put(entry(number))
+    assert await journal.put(entry(version, owner="them")) == entry(3)
+    assert await journal.get("c-1") == entry(3)
+
+
+async def test_where_nothing_is_stored_any_version_is_written(journal: Journal) -> None:
+    assert await journal.put(entry(7)) == entry(7)
+    assert await journal.put(entry(8)) == entry(8)
+
+
+async def test_writing_the_same_entry_again_is_no_lost_race(journal: Journal) -> None:
+    await journal.put(entry())
+    assert await journal.put(entry()) == entry()
+
+
+@pytest.mark.parametrize("stored", [0, 1, 5])
+async def test_of_many_writers_at_once_exactly_one_wins_and_all_the_others_learn_who(
+    journal: Journal, stored: int
+) -> None:
+    if stored:
+        await journal.put(entry(stored))
+    answers: dict[str, Entry] = {}
+
+    async def race(owner: str) -> None:
+        answers[owner] = await journal.put(entry(stored + 1, owner=owner))
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(20):
+            tasks.start_soon(race, f"owner-{number}")
+    winners = [owner for owner, answer in answers.items() if answer.owner == owner]
+    assert len(winners) == 1
+    assert set(answers.values()) == {entry(stored + 1, owner=winners[0])}
+    assert await journal.get("c-1") == entry(stored + 1, owner=winners[0])
+
+
+async def test_writers_that_read_and_try_again_count_without_losing_one(journal: Journal) -> None:
+    async def count(owner: str) -> None:
+        for _ in range(5):
+            while True:
+                stored = await journal.get("c-1")
+                wanted = entry(1 if stored is None else stored.version + 1, owner=owner)
+                if await journal.put(wanted) == wanted:
+                    break
+
+    async with anyio.create_task_group() as tasks:
+        for number in range(4):
+            tasks.start_soon(count, f"owner-{number}")
+    last = await journal.get("c-1")
+    assert last is not None
+    assert last.version == 20
+
+
+async def test_contacts_do_not_touch_each_other(journal: Journal) -> None:
+    await journal.put(entry(4, contact_id="a"))
+    assert await journal.put(entry(1, contact_id="A")) == entry(1, contact_id="A")
+    assert await journal.put(entry(1, contact_id="a ")) == entry(1, contact_id="a ")
+    assert await journal.get("a") == entry(4, contact_id="a")
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
+times = st.floats(min_value=0, max_value=1e12)
+entries = st.builds(
+    Entry,
+    contact_id=texts,
+    stage=st.sampled_from(Stage),
+    version=st.integers(1, 2**63 - 1),
+    changed_at=times,
+    owner=st.none() | texts,
+    generation=st.integers(1, 2**63 - 1),
+    requested_at=st.none() | times,
+    participant_id=st.none() | texts,
+    bot=st.none() | texts,
+    rule=st.none() | texts,
+    reason=st.none() | texts,
+)
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(written=entries)
+async def test_every_field_comes_back_as_it_was_written(journal: Journal, written: Entry) -> None:
+    await journal.purge(float("inf"))
+    assert await journal.put(written) == written
+    read = await journal.get(written.contact_id)
+    assert read == written
+    assert read is not None
+    assert [type(getattr(read, f.name)) for f in fields(Entry)] == [
+        type(getattr(written, f.name)) for f in fields(Entry)
+    ]
+
+
+# ── purge and alive ────────────────────────────────────────────────────────────────────────────
+
+
+async def test_purging_forgets_what_changed_before_the_time_and_says_how_many(journal: Journal) -> None:
+    for contact_id, changed_at in (("old", NOW - 9), ("older", NOW - 99), ("at", NOW), ("young", NOW + 9)):
+        await journal.put(entry(contact_id=contact_id, changed_at=changed_at))
+    assert await journal.purge(NOW) == 2
+    left = [c for c in ("old", "older", "at", "young") if await journal.get(c) is not None]
+    assert left == ["at", "young"]
+    assert await journal.purge(NOW) == 0
+
+
+async def test_an_entry_counts_as_old_by_its_last_change_not_its_first(journal: Journal) -> None:
+    await journal.put(entry(1, changed_at=NOW - 99))
+    await journal.put(entry(2, changed_at=NOW))
+    assert await journal.purge(NOW - 1) == 0
+
+
+async def test_a_forgotten_contact_may_be_written_anew(journal: Journal) -> None:
+    await journal.put(entry(5))
+    await journal.purge(NOW + 1)
+    assert await journal.put(entry(1)) == entry(1)
+
+
+async def test_a_journal_of_one_process_knows_no_other_that_lives(journal: Journal) -> None:
+    await journal.put(entry(owner="an earlier start"))
+    assert await journal.alive("an earlier start") is False
+    assert await journal.alive("nobody") is False
+
+
+# ── the SQLite file ────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "journal.db"
+
+
+async def problem(path: Path) -> str:
+    with pytest.raises(Misconfigured) as refused:
+        async with SqliteJournal(path).open():
+            pass
+    (sentence,) = refused.value.problems
+    assert str(path) in sentence
+    return sentence
+
+
+@pytest.mark.real_time
+async def test_the_file_outlives_the_journal(path: Path) -> None:
+    async with SqliteJournal(path).open():
+        pass
+    for version in (1, 2, 3):
+        journal = SqliteJournal(path)
+        async with journal.open():
+            assert (await journal.get("c-1")) == (entry(version - 1) if version > 1 else None)
+            await journal.put(entry(version))
+
+
+@pytest.mark.real_time
+async def test_an_entry_outlives_a_process_that_is_killed_right_after_the_put(path: Path) -> None:
+    await anyio.run_process([sys.executable, "-c", _PUT_AND_DIE, str(path)], check=False, stderr=None)
+    journal = SqliteJournal(path)
+    async with journal.open():
+        assert await journal.get("c-1") == entry()
+
+
+_PUT_AND_DIE = f"""
+import anyio, os, pathlib, signal, sys
+from attachd.journals.sqlite import SqliteJournal
+from attachd.lifecycle import Entry, Stage
+
+async def main():
+    journal = SqliteJournal(pathlib.Path(sys.argv[1]))
+    async with journal.open():
+        await journal.put(Entry("c-1", Stage.CLAIMED, 1, {NOW}, "us"))
+        os.kill(os.getpid(), signal.SIGKILL)
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.real_time
+async def test_a_second_journal_on_the_same_file_is_refused_and_told_the_remedy(path: Path) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        said = await problem(path)
+        assert "another attachd has it open" in said
+        assert "a file of its own" in said
+        await journal.put(entry())
+    async with SqliteJournal(path).open():
+        pass
+
+
+@pytest.mark.real_time
+async def test_a_second_process_on_the_same_file_is_refused_and_told_the_remedy(path: Path) -> None:
+    async with SqliteJournal(path).open():
+        other = await anyio.run_process([sys.executable, "-c", _OPEN, str(path)], stdout=PIPE)
+    (said,) = json.loads(other.stdout)
+    assert "another attachd has it open" in said
+    assert "a file of its own" in said
+
+
+_OPEN = """
+import anyio, json, pathlib, sys
+from attachd.errors import Misconfigured
+from attachd.journals.sqlite import SqliteJournal
+
+async def main():
+    try:
+        async with SqliteJournal(pathlib.Path(sys.argv[1])).open():
+            print("[]")
+    except Misconfigured as error:
+        print(json.dumps(error.problems))
+
+anyio.run(main)
+"""
+
+
+@pytest.mark.real_time
+async def test_a_journal_that_is_left_by_cancellation_lets_go_of_its_file(path: Path) -> None:
+    journal = SqliteJournal(path)
+    with anyio.CancelScope() as scope:
+        async with journal.open():
+            connection = journal._db
+            scope.cancel()
+            await anyio.sleep(1)
+    assert connection is not None
+    with pytest.raises(sqlite3.ProgrammingError, match="closed"):
+        connection.execute("SELECT 1")
+    del connection
+    async with SqliteJournal(path).open():
+        pass
+
+
+@pytest.mark.real_time
+async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
+    path.write_text("These are my notes, not yours.\n" * 200)
+    assert "not a database" in await problem(path)
+    assert path.read_text() == "These are my notes, not yours.\n" * 200
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("user_version", [0, 1])
+async def test_another_applications_database_is_refused_and_left_alone(path: Path, user_version: int) -> None:
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TABLE invoices (id INTEGER PRIMARY KEY)")
+        db.execute(f"PRAGMA user_version = {user_version}")
+        db.commit()
+    await problem(path)
+    with closing(sqlite3.connect(path)) as db:
+        tables = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    assert tables == [("invoices",)]
+
+
+@pytest.mark.real_time
+async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
+    async with SqliteJournal(path).open():
+        pass
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA user_version = 1000")
+    said = await problem(path)
+    assert "newer attachd (schema 1000)" in said
+    assert "upgrade" in said
+    with closing(sqlite3.connect(path)) as db:
+        assert db.execute("PRAGMA user_version").fetchone() == (1000,)
+
+
+@pytest.mark.real_time
+async def test_a_folder_that_is_missing_or_no_folder_or_not_writable_is_named(path: Path) -> None:
+    path.touch()
+    for folder in (path.parent / "missing", path, Path("/proc")):
+        assert f"check that {folder} exists and may be written" in await problem(folder / "journal.db")
+
+
+@pytest.mark.real_time
+async def test_a_folder_in_the_files_place_is_refused(path: Path) -> None:
+    path.mkdir()
+    await problem(path)
+
+
+@pytest.mark.real_time
+async def test_an_empty_file_becomes_a_journal(path: Path) -> None:
+    path.touch()
+    journal = SqliteJournal(path)
+    async with journal.open():
+        assert await journal.put(entry()) == entry()
+
+
+@pytest.mark.real_time
+async def test_the_file_holds_the_documented_columns_and_nothing_else(path: Path) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        await journal.put(entry())
+    with closing(sqlite3.connect(path)) as db:
+        tables = db.execute("SELECT name FROM sqlite_master WHERE type != 'index'").fetchall()
+        columns = [row[1] for row in db.execute("PRAGMA table_info(contacts)")]
+    assert tables == [("contacts",)]
+    assert columns == [f.name for f in fields(Entry)]
+
+
+@pytest.mark.real_time
+async def test_a_disk_that_is_full_is_a_transient_failure_and_what_is_stored_stays_readable(
+    path: Path,
+) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        await journal.put(entry())
+        assert journal._db is not None
+        (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
+        journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        with pytest.raises(Transient) as failed:
+            for number in range(1000):
+                await journal.put(entry(contact_id=f"another-{number}"))
+        assert failed.value.reason == "journal"
+        assert await journal.get("c-1") == entry()
+
+
+@pytest.mark.real_time
+async def test_a_put_whose_caller_is_cancelled_is_written_whole_or_not_at_all(path: Path) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        for number in range(20):
+            contact_id = f"c-{number}"
+            with anyio.move_on_after(0.0002 * number):
+                await journal.put(entry(contact_id=contact_id))
+            assert await journal.get(contact_id) in {None, entry(contact_id=contact_id)}
+        assert await journal.put(entry(contact_id="after")) == entry(contact_id="after")

@@ -1,0 +1,311 @@
+"""Pulls, slots, settling and the drain, on in-memory ports and virtual time."""
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+
+import anyio
+import pytest
+
+from attachd.claims import Claims
+from attachd.errors import Transient
+from attachd.journals.memory import MemoryJournal
+from attachd.metrics import Metrics
+from attachd.model import Acknowledge, Bot, Delivery, Handoff, Outcome, Quarantine, Release
+from attachd.patterns import compile_pattern
+from attachd.pipeline import Pipeline
+from attachd.progress import Progress
+from attachd.quota import Quota, Rate
+from attachd.rules import Rule, Rules
+from attachd.service import Limits, Service
+from attachd.testing import MemoryConnect, MemoryRuntime, MemorySource
+from attachd.waiting import Room
+
+EPOCH = 1_800_000_000.0
+Build = Callable[..., bytes]
+
+
+def clock() -> float:
+    return asyncio.get_running_loop().time()
+
+
+class SlowRuntime(MemoryRuntime):
+    """Takes so long over each hand-off."""
+
+    seconds = 0.0
+
+    async def offer(self, handoff: Handoff) -> None:
+        await anyio.sleep(self.seconds)
+        await super().offer(handoff)
+
+
+class World:
+    """A service in memory, and what it is connected to."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.source = MemorySource()
+        self.connect = MemoryConnect()
+        self.runtime = SlowRuntime()
+        self.metrics = Metrics()
+        self.progress = Progress(clock)
+        self.room = Room(Quota(Rate(1000, 1000)))
+        rule = Rule("chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), Bot("concierge", "Ava", "ava"))
+        self.pipeline = Pipeline(
+            rules=Rules([rule]),
+            claims=Claims(MemoryJournal(), "us", lambda: EPOCH + clock()),
+            room=self.room,
+            attacher=self.connect,
+            runtimes={"ava": self.runtime},
+            metrics=self.metrics,
+            now=lambda: EPOCH + clock(),
+            dice=random.Random(1),
+        )
+        self.service = Service(
+            sources=[self.source],
+            pipeline=self.pipeline,
+            background={"waiting room": self.room.run},
+            metrics=self.metrics,
+            progress=self.progress,
+            limits=limits or Limits(),
+            dice=random.Random(1),
+        )
+
+    @asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
+        """The service runs inside the block and is told to stop at its end."""
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self.service.run)
+            yield
+            self.service.stop()
+
+    def outcomes(self) -> dict[str, float]:
+        return {
+            sample.labels["outcome"]: sample.value
+            for metric in self.metrics.outcomes.collect()
+            for sample in metric.samples
+            if sample.name.endswith("_total")
+        }
+
+    def received(self) -> float:
+        value = self.metrics.registry.get_sample_value(
+            "attachd_deliveries_received_total", {"source": "memory"}
+        )
+        return value or 0.0
+
+
+async def test_each_delivery_is_settled_once_as_its_outcome_says(contact_event: Build) -> None:
+    world = World()
+    attached = world.source.add(contact_event("c-1"))
+    poison = world.source.add(b"no json")
+    async with world.serving():
+        await anyio.sleep(1)
+    settled = {delivery.id: disposition for delivery, disposition in world.source.settled}
+    assert settled[attached] == Acknowledge()
+    assert isinstance(settled[poison], Quarantine)
+    assert world.source.quarantine[0][0] == b"no json"
+    assert world.source.quarantine[0][1].startswith("not_json: ")
+    assert len(world.source) == 0
+
+
+async def test_the_sum_of_outcomes_equals_the_deliveries_received(contact_event: Build) -> None:
+    world = World()
+    for i in range(40):
+        world.source.add(contact_event(f"c-{i // 2}", "INITIATED" if i % 2 else "CONNECTED_TO_SYSTEM"))
+        world.source.add(b"{}")
+    async with world.serving():
+        await anyio.sleep(1)
+    assert world.received() == 80
+    assert sum(world.outcomes().values()) == 80
+    assert world.outcomes() == {"attached": 20, "duplicate": 20, "not_a_contact_event": 40}
+    assert world.metrics.registry.get_sample_value("attachd_deliveries_in_hand") == 0
+
+
+async def test_no_more_is_received_than_there_are_slots_for(contact_event: Build) -> None:
+    world = World(Limits(in_hand=3))
+    world.runtime.seconds = 2.0
+    for i in range(10):
+        world.source.add(contact_event(f"c-{i}"))
+    async with world.serving():
+        await anyio.sleep(1)
+        assert world.source.invisible == 3
+        await anyio.sleep(2)
+        assert world.source.invisible == 3
+        await anyio.sleep(10)
+    assert len(world.runtime.accepted) == 10
+
+
+async def test_a_stop_lets_what_is_in_hand_finish(contact_event: Build) -> None:
+    world = World()
+    world.runtime.seconds = 3.0
+    world.source.add(contact_event("c-1"))
+    async with world.serving():
+        await anyio.sleep(1)
+        assert world.runtime.accepted == {}
+    assert len(world.runtime.accepted) == 1
+    assert clock() < 3.0 + 5.0 + 0.1  # the hand-off, then at most the poll
+
+
+async def test_what_is_still_in_hand_when_the_drain_ends_is_released_at_once(contact_event: Build) -> None:
+    world = World(Limits(drain_seconds=8.0))
+    world.runtime.seconds = 12.0
+    world.source.add(contact_event("c-1"))
+    async with world.serving():
+        await anyio.sleep(1)
+    assert [disposition for _, disposition in world.source.settled] == [Release(0.0)]
+    assert world.outcomes() == {"interrupted": 1}
+    assert len(world.source) == 1
+    assert world.source.invisible == 0
+    assert clock() == pytest.approx(9.0)
+
+
+async def test_what_a_poll_still_brings_after_the_stop_is_released_at_once(contact_event: Build) -> None:
+    world = World()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.service.run)
+        await anyio.sleep(1)
+        world.service.stop()
+        await anyio.sleep(1)
+        world.source.add(contact_event("c-1"))
+    assert [disposition for _, disposition in world.source.settled] == [Release(0.0)]
+    assert world.connect.requests == []
+    assert clock() == pytest.approx(2.0)
+
+
+async def test_a_second_stop_ends_the_drain_at_once(contact_event: Build) -> None:
+    world = World(Limits(drain_seconds=60))
+    world.runtime.seconds = 12.0
+    world.source.add(contact_event("c-1"))
+    async with world.serving():
+        await anyio.sleep(1)
+        world.service.stop()
+        await anyio.sleep(6)
+        assert world.source.settled == []
+    assert [disposition for _, disposition in world.source.settled] == [Release(0.0)]
+    assert clock() == pytest.approx(7.0)
+
+
+async def test_a_poll_that_fails_makes_the_service_unready_until_one_succeeds() -> None:
+    world = World()
+    world.source.faults.extend([Transient("unreachable", "no route to the queue")] * 3)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.service.run)
+        await anyio.sleep(0.0001)
+        assert world.service.trouble == ["source memory: unreachable: no route to the queue"]
+        assert not world.service.ready.is_set()
+        with anyio.fail_after(60):
+            await world.service.ready.wait()
+        assert world.service.trouble == []
+        world.service.stop()
+        assert world.service.trouble == ["draining: no new chats are taken"]
+
+
+async def test_a_defect_in_the_line_releases_the_delivery_and_spares_the_others(contact_event: Build) -> None:
+    world = World()
+    world.connect.faults.append(RuntimeError("a defect"))
+    world.source.add(contact_event("c-1"))
+    world.source.add(contact_event("c-2"))
+    async with world.serving():
+        await anyio.sleep(30)
+    assert world.outcomes() == {"failed": 1, "attached": 2}
+    assert len(world.source) == 0
+
+
+class StuckSource(MemorySource):
+    """Its polls never end."""
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        await anyio.sleep(10_000)
+        return await super().receive(limit)
+
+
+async def test_a_poll_that_never_ends_is_named_and_given_up() -> None:
+    world = World(Limits(stall_seconds=60))
+    stuck = StuckSource()
+    world.service = Service(
+        sources=[stuck],
+        pipeline=world.pipeline,
+        background={},
+        metrics=world.metrics,
+        progress=world.progress,
+        limits=Limits(stall_seconds=60),
+        dice=random.Random(1),
+    )
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.service.run)
+        await anyio.sleep(61)
+        assert world.service.trouble == ["source memory: a poll did not end in 60 s"]
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_background_task_that_stops_reporting_is_named() -> None:
+    world = World()
+
+    async def hangs(report: Callable[[], None]) -> None:
+        report()
+        await anyio.sleep_forever()
+
+    world.service = Service(
+        sources=[world.source],
+        pipeline=world.pipeline,
+        background={"hanging": hangs},
+        metrics=world.metrics,
+        progress=world.progress,
+        limits=Limits(stall_seconds=60),
+        dice=random.Random(1),
+    )
+    async with world.serving():
+        await anyio.sleep(59)
+        assert world.progress.stalled() == []
+        await anyio.sleep(2)
+        assert world.progress.stalled() == ["hanging"]
+
+
+class UnsettlingSource(MemorySource):
+    """Settling raises what no adapter may raise."""
+
+    async def settle(self, delivery: Delivery, disposition: object) -> None:
+        raise ZeroDivisionError
+
+
+async def test_a_defect_in_settling_ends_the_service_instead_of_leaving_it_deaf(contact_event: Build) -> None:
+    world = World()
+    broken = UnsettlingSource()
+    broken.add(contact_event("c-1"))
+    world.service = Service(
+        sources=[broken],
+        pipeline=world.pipeline,
+        background={"waiting room": world.room.run},
+        metrics=world.metrics,
+        progress=world.progress,
+        limits=Limits(),
+        dice=random.Random(1),
+    )
+    with pytest.raises(ExceptionGroup):
+        await world.service.run()
+    assert clock() < 6.0
+
+
+async def test_a_settle_that_is_not_confirmed_is_counted_and_the_event_comes_again(contact_event: Build) -> None:
+    world = World()
+
+    class Unconfirmed(MemorySource):
+        async def settle(self, delivery: Delivery, disposition: object) -> None:
+            raise Transient("throttled")
+
+    source = Unconfirmed()
+    source.add(contact_event("c-1"))
+    world.service = Service(
+        sources=[source],
+        pipeline=world.pipeline,
+        background={"waiting room": world.room.run},
+        metrics=world.metrics,
+        progress=world.progress,
+        limits=Limits(),
+        dice=random.Random(1),
+    )
+    async with world.serving():
+        await anyio.sleep(1)
+    assert world.outcomes() == {Outcome.ATTACHED.value: 1}
+    assert world.metrics.registry.get_sample_value("attachd_settle_failures_total", {"source": "memory"}) == 1
+    assert len(source) == 1
