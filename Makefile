@@ -32,6 +32,12 @@ fix: $(READY)    ## let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+bench: $(READY)  ## what it measures against its peers, in one run
+	@$(BIN)/python bench/burst.py
+
+docs: $(READY)   ## write docs/reference.md from the code
+	@$(BIN)/python docs/generate.py
+
 lock: $(READY)   ## resolve the dependencies again, hashed, naming no registry
 	@$(BIN)/uv pip compile pyproject.toml --group dev --all-extras $(LOCK) -o requirements/dev.txt
 	@$(BIN)/uv pip compile pyproject.toml --extra uvloop --extra otel $(LOCK) -c requirements/dev.txt -o requirements/run.txt

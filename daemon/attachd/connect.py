@@ -123,10 +123,12 @@ class Connect:
 
 
 @asynccontextmanager
-async def clients(session: AioSession, user_agent: str) -> AsyncIterator[Connect]:
+async def clients(
+    session: AioSession, user_agent: str, *, endpoint_url: str | None = None
+) -> AsyncIterator[Connect]:
     """A ``Connect`` over clients of its own, made once: making one blocks for up to 0.2 s.
 
-    Region, endpoint and credentials come from where every AWS tool takes them.
+    Region, endpoint (unless given) and credentials come from where every AWS tool takes them.
 
     Raises:
         Misconfigured: no Region is set.
@@ -139,11 +141,13 @@ async def clients(session: AioSession, user_agent: str) -> AsyncIterator[Connect
         "user_agent": user_agent,
     }
     # The Participant Service takes a bearer token, not Signature Version 4, whatever botocore's model says.
-    unsigned = AioConfig(signature_version=UNSIGNED, **common)
+    signed, unsigned = AioConfig(**common), AioConfig(signature_version=UNSIGNED, **common)
     try:
         async with (
-            session.create_client("connect", config=AioConfig(**common)) as connect,
-            session.create_client("connectparticipant", config=unsigned) as participants,
+            session.create_client("connect", config=signed, endpoint_url=endpoint_url) as connect,
+            session.create_client(
+                "connectparticipant", config=unsigned, endpoint_url=endpoint_url
+            ) as participants,
         ):
             yield Connect(connect, participants)
     except BotoCoreError as error:

@@ -117,8 +117,10 @@ class SqsSource(Table):
     quarantine_url: str | None = Field(
         None, pattern=r"^https?://[^/]+/.+", description="where bodies go that can never succeed"
     )
-    poll: Annotated[Seconds, Field(ge=1, le=20)] = 5
-    visibility: Annotated[Seconds, Field(ge=10, le=43_200)] = 30
+    poll: Annotated[Seconds, Field(ge=1, le=20)] = Field(5, description="how long a poll waits")
+    visibility: Annotated[Seconds, Field(ge=10, le=43_200)] = Field(
+        30, description="how long an event stays ours after we die"
+    )
 
 
 class MemoryJournal(Table):
@@ -150,8 +152,8 @@ class Quota(Table):
 class Capabilities(Table):
     """ParticipantCapabilities of CreateParticipant."""
 
-    video: Literal["SEND"] | None = None
-    screen_share: Literal["SEND"] | None = None
+    video: Literal["SEND"] | None = Field(None, description="Video")
+    screen_share: Literal["SEND"] | None = Field(None, description="ScreenShare")
 
     def as_request(self) -> dict[str, str]:
         """In the API's own words."""
@@ -162,30 +164,34 @@ class Capabilities(Table):
 class Bot(Table):
     """A bot that rules can choose."""
 
-    name: Name
+    name: Name = Field(description="what rules call it")
     display_name: str = Field(min_length=1, max_length=256, description="what the customer sees")
-    runtime: Name
-    role: Literal["CUSTOM_BOT", "CUSTOMER", "AGENT", "SYSTEM", "SUPERVISOR"] = "CUSTOM_BOT"
-    capabilities: Capabilities = Capabilities()
+    runtime: Name = Field(description="one of [runtimes.…]")
+    role: Literal["CUSTOM_BOT", "CUSTOMER", "AGENT", "SYSTEM", "SUPERVISOR"] = Field(
+        "CUSTOM_BOT", description="ParticipantRole; a chat takes only this one"
+    )
+    capabilities: Capabilities = Field(Capabilities(), description="ParticipantCapabilities")
 
 
 class Rule(Table):
     """Which bot for which chat; the first rule that matches decides."""
 
-    name: Name
-    when: Annotated[str, BeforeValidator(_pattern)] = '{"detail":{"channel":["CHAT"]}}'
-    bot: Name
+    name: Name = Field(description="what logs call it")
+    when: Annotated[str, BeforeValidator(_pattern)] = Field(
+        '{"detail":{"channel":["CHAT"]}}', description="an EventBridge event pattern"
+    )
+    bot: Name = Field(description="one of [[bots]]")
     priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
-    attach_within: Seconds = Field(60, description="a chat older than this gets no bot any more")
+    attach_within: Seconds = Field(60, description="an event older than this gets no bot any more")
 
 
 class WebhookRuntime(Table):
     """A bot behind https, http or a unix socket."""
 
     type: Literal["webhook"]
-    url: str = Field(pattern=r"^(https?://.+|unix:///.+)")
-    secret: SecretRef | tuple[SecretRef, ...]
-    timeout: Annotated[Seconds, Field(le=10)] = 3
+    url: str = Field(pattern=r"^(https?://.+|unix:///.+)", description="https, http, or unix:///path")
+    secret: SecretRef | tuple[SecretRef, ...] = Field(description="signs each hand-off; several while rotated")
+    timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
 
 
 class PythonRuntime(Table):
@@ -193,7 +199,7 @@ class PythonRuntime(Table):
 
     type: Literal["python"]
     callable: str = Field(pattern=r"^[\w.]+:\w+$", description="package.module:name of an async callable")
-    timeout: Annotated[Seconds, Field(le=10)] = 3
+    timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
 
 
 class Service(Table):
@@ -209,14 +215,14 @@ class Service(Table):
 class Health(Table):
     """Probes and metrics."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = "127.0.0.1:8080"
+    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8080", description="host:port")
 
 
 class Logging(Table):
     """Logs, to standard error."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["json", "console"] = "json"
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="from which level on")
+    format: Literal["json", "console"] = Field("json", description="for machines, or for a terminal")
 
 
 Journal = Annotated[MemoryJournal | SqliteJournal, Field(discriminator="type")]

@@ -199,7 +199,7 @@ def test_the_client_token_differs_wherever_instance_contact_or_generation_do(
 
 
 def test_the_client_token_does_not_change_from_release_to_release() -> None:
-    assert client_token("i", "c", 1) == "060bdcd9c8b5ddbba6e2e7d7a62ea5e33cab3ea4e06ef56b6bdbd27f8f3c9d15"
+    assert client_token("i", "c", 1) == "df547209bec7870c81c186095e7fd9fd48e3d5fa749d4e80bbedbc20ccc94c96"
 
 
 # ── end ────────────────────────────────────────────────────────────────────────────────────────

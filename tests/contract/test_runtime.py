@@ -1,0 +1,321 @@
+"""What every runtime keeps of its port's word: in memory, in process, and behind a webhook."""
+
+import base64
+import json
+import time
+import traceback
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Literal, Protocol
+
+import anyio
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook
+
+from attachd.errors import Permanent, Transient
+from attachd.model import Bot, Contact, Handoff, Outcome, Participant, Secret
+from attachd.ports import Runtime
+from attachd.runtimes.python import PythonRuntime
+from attachd.runtimes.webhook import WebhookRuntime
+from attachd.testing import MemoryRuntime
+
+TOKEN = "CANARY/QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c=="
+SECRET = "whsec_" + base64.b64encode(b"a key to sign with, for tests").decode()
+INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
+TIMEOUT = 0.3
+
+Answer = Literal["busy", "refused", "slow", "broken", "quoting refusal", "quoting failure"]
+
+
+def handoff(generation: int = 1) -> Handoff:
+    return Handoff(
+        key=f"c-1_{generation}",
+        contact=Contact("c-1", INSTANCE, "CHAT", "c-1"),
+        bot=Bot("concierge", "Ava", "ava"),
+        rule="chat",
+        generation=generation,
+        participant=Participant("p-1", Secret(TOKEN), "2026-01-02T00:00:00Z"),
+        connect_by=1_800_000_015.0,
+    )
+
+
+class Stage(Protocol):
+    """A runtime, and the bot behind it."""
+
+    runtime: Runtime
+
+    def answer(self, *answers: Answer) -> None:
+        """How the bot takes the next offers; every later one it accepts."""
+        ...
+
+    def taken(self) -> list[str]:
+        """The keys of the chats that the bot has taken over, each as often as it did."""
+        ...
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.runtime = self.memory = MemoryRuntime()
+
+    def answer(self, *answers: Answer) -> None:
+        faults: dict[Answer, Transient | Permanent] = {
+            "busy": Transient("runtime_busy", after=3.0),
+            "refused": Permanent(Outcome.UNSERVED, "runtime_refused"),
+            "slow": Transient("timeout", ambiguous=True),
+            "broken": Transient("runtime_crashed"),
+            "quoting refusal": Permanent(Outcome.UNSERVED, "runtime_refused"),
+            "quoting failure": Transient("runtime_crashed"),
+        }
+        self.memory.faults.extend(faults[answer] for answer in answers)
+
+    def taken(self) -> list[str]:
+        return list(self.memory.accepted)
+
+
+class InProcess:
+    def __init__(self) -> None:
+        self.runtime = PythonRuntime(self.take, timeout_seconds=TIMEOUT)
+        self._answers: list[Answer] = []
+        self._taken: list[str] = []
+
+    def answer(self, *answers: Answer) -> None:
+        self._answers.extend(answers)
+
+    def taken(self) -> list[str]:
+        return self._taken
+
+    async def take(self, offered: Handoff) -> None:
+        await anyio.sleep(0.01)
+        answer = self._answers.pop(0) if self._answers else None
+        token = offered.participant.token.reveal()
+        match answer:
+            case None:
+                self._taken.append(offered.key)
+            case "busy":
+                raise Transient("runtime_busy", after=3.0)
+            case "refused":
+                raise Permanent(Outcome.UNSERVED, "runtime_refused")
+            case "slow":
+                await anyio.sleep(10 * TIMEOUT)
+            case "broken":
+                raise LookupError("no model is loaded")
+            case "quoting refusal":
+                raise Permanent(Outcome.UNSERVED, "runtime_refused", f"I do not like {token}")
+            case "quoting failure":
+                try:
+                    raise LookupError(f"what is {token}?")
+                except LookupError as error:
+                    raise ValueError(f"no chat for {token}") from error
+
+
+class BehindAWebhook:
+    def __init__(self) -> None:
+        self._answers: list[Answer] = []
+        self._taken: list[str] = []
+
+    async def start(self, stack: AsyncExitStack, socket_path: Path | None) -> None:
+        app = web.Application()
+        app.router.add_post("/attach", self.take)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        if socket_path is None:
+            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            url = f"http://127.0.0.1:{runner.addresses[0][1]}/attach"
+        else:
+            await web.UnixSite(runner, str(socket_path)).start()
+            url = f"unix://{socket_path}"
+        runtime = WebhookRuntime(
+            url, [Secret(SECRET)], timeout_seconds=TIMEOUT, now=time.time, user_agent="attachd/test"
+        )
+        await stack.enter_async_context(runtime.open())
+        self.runtime = runtime
+
+    def answer(self, *answers: Answer) -> None:
+        self._answers.extend(answers)
+
+    def taken(self) -> list[str]:
+        return self._taken
+
+    async def take(self, request: web.Request) -> web.Response:
+        body = await request.text()
+        event = Webhook(SECRET).verify(body, dict(request.headers))
+        match self._answers.pop(0) if self._answers else None:
+            case "busy":
+                return web.Response(status=503, headers={"Retry-After": "3"})
+            case "refused":
+                return web.Response(status=422)
+            case "slow":
+                await anyio.sleep(10 * TIMEOUT)
+            case "broken":
+                return web.Response(status=500)
+            case "quoting refusal":
+                return web.Response(status=422, text=f"I do not like {body}")
+            case "quoting failure":
+                return web.json_response({"debug": {"request": json.loads(body)}}, status=500)
+        if event["id"] in self._taken:
+            return web.Response(status=409)
+        self._taken.append(event["id"])
+        return web.Response(status=202)
+
+
+@pytest.fixture(
+    params=[
+        "memory",
+        "python",
+        pytest.param("http", marks=pytest.mark.real_time),
+        pytest.param("unix", marks=pytest.mark.real_time),
+    ]
+)
+async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
+    async with AsyncExitStack() as stack:
+        match request.param:
+            case "memory":
+                yield InMemory()
+            case "python":
+                made = InProcess()
+                await stack.enter_async_context(made.runtime.open())
+                yield made
+            case over:
+                bot = BehindAWebhook()
+                await bot.start(stack, tmp_path / "bot.sock" if over == "unix" else None)
+                yield bot
+
+
+def printed(error: BaseException) -> str:
+    """Everything that a log could print of an exception."""
+    return "".join(traceback.format_exception(error)) + repr(error) + repr(vars(error))
+
+
+async def test_an_offer_returns_when_the_bot_has_taken_the_chat(stage: Stage) -> None:
+    await stage.runtime.offer(handoff())
+    assert stage.taken() == ["c-1_1"]
+
+
+async def test_the_same_key_again_is_accepted_again_and_taken_once(stage: Stage) -> None:
+    for _ in range(3):
+        await stage.runtime.offer(handoff())
+    assert stage.taken() == ["c-1_1"]
+
+
+async def test_the_same_key_twice_at_once_is_taken_once(stage: Stage) -> None:
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(stage.runtime.offer, handoff())
+    assert stage.taken() == ["c-1_1"]
+
+
+async def test_another_generation_of_the_contact_is_another_chat(stage: Stage) -> None:
+    await stage.runtime.offer(handoff(1))
+    await stage.runtime.offer(handoff(2))
+    assert stage.taken() == ["c-1_1", "c-1_2"]
+
+
+async def test_a_busy_bot_is_asked_again_when_it_said_and_then_takes_the_same_key(stage: Stage) -> None:
+    stage.answer("busy")
+    with pytest.raises(Transient) as busy:
+        await stage.runtime.offer(handoff())
+    assert (busy.value.reason, busy.value.after) == ("runtime_busy", 3.0)
+    assert busy.value.ambiguous is False
+    await stage.runtime.offer(handoff())
+    assert stage.taken() == ["c-1_1"]
+
+
+async def test_a_bot_that_refuses_is_not_asked_again(stage: Stage) -> None:
+    stage.answer("refused")
+    with pytest.raises(Permanent) as refused:
+        await stage.runtime.offer(handoff())
+    assert (refused.value.outcome, refused.value.reason) == (Outcome.UNSERVED, "runtime_refused")
+    assert stage.taken() == []
+
+
+async def test_a_bot_that_is_too_slow_may_have_taken_the_chat(stage: Stage) -> None:
+    stage.answer("slow")
+    with pytest.raises(Transient) as slow:
+        await stage.runtime.offer(handoff())
+    assert (slow.value.reason, slow.value.ambiguous) == ("timeout", True)
+
+
+async def test_a_bot_that_breaks_down_is_worth_another_offer(stage: Stage) -> None:
+    stage.answer("broken", "broken")
+    for _ in range(2):
+        with pytest.raises(Transient):
+            await stage.runtime.offer(handoff())
+    await stage.runtime.offer(handoff())
+    assert stage.taken() == ["c-1_1"]
+
+
+@pytest.mark.parametrize("answer", ["quoting refusal", "quoting failure"])
+async def test_a_bot_that_quotes_the_token_is_not_quoted(stage: Stage, answer: Answer) -> None:
+    stage.answer(answer)
+    with pytest.raises((Transient, Permanent)) as failed:
+        await stage.runtime.offer(handoff())
+    assert "CANARY" not in printed(failed.value)
+    assert TOKEN[7:] not in printed(failed.value)
+
+
+@pytest.mark.parametrize(
+    "stage", ["python", pytest.param("http", marks=pytest.mark.real_time)], indirect=True
+)
+async def test_an_offer_that_is_cancelled_ends_at_once(stage: Stage) -> None:
+    stage.answer("slow")
+    with anyio.move_on_after(TIMEOUT / 3) as scope:
+        await stage.runtime.offer(handoff())
+    assert scope.cancelled_caught
+
+
+# ── in process ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [ValueError("no"), ExceptionGroup("several", [ValueError("no")]), TimeoutError(), SystemExit(1)],
+    ids=repr,
+)
+async def test_whatever_a_callable_raises_is_its_own_failure(failure: BaseException) -> None:
+    async def take(_handoff: Handoff) -> None:
+        raise failure
+
+    with pytest.raises(Transient):
+        await PythonRuntime(take, timeout_seconds=1).offer(handoff())
+
+
+async def test_a_callable_that_was_cancelled_from_within_does_not_cancel_the_line() -> None:
+    async def take(_handoff: Handoff) -> None:
+        raise anyio.get_cancelled_exc_class()
+
+    with pytest.raises(Transient) as crashed:
+        await PythonRuntime(take, timeout_seconds=1).offer(handoff())
+    assert crashed.value.reason == "runtime_crashed"
+
+
+async def test_a_callable_that_failed_once_is_called_again() -> None:
+    calls = []
+
+    async def take(offered: Handoff) -> None:
+        calls.append(offered.key)
+        if len(calls) == 1:
+            raise ValueError("not yet")
+
+    runtime = PythonRuntime(take, timeout_seconds=1)
+    with pytest.raises(Transient):
+        await runtime.offer(handoff())
+    await runtime.offer(handoff())
+    await runtime.offer(handoff())
+    assert len(calls) == 2
+
+
+async def test_keys_are_forgotten_oldest_first_and_never_without_bound() -> None:
+    calls: list[str] = []
+
+    async def take(offered: Handoff) -> None:
+        calls.append(offered.key)
+
+    runtime = PythonRuntime(take, timeout_seconds=1)
+    for generation in range(10_001):
+        await runtime.offer(handoff(generation))
+    assert len(runtime._accepted) == 10_000
+    await runtime.offer(handoff(10_000))
+    assert len(calls) == 10_001

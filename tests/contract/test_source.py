@@ -1,0 +1,367 @@
+"""What every source keeps of its port's word: in memory, and SQS over real sockets."""
+
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any, Protocol
+
+import anyio
+import pytest
+from aiobotocore.session import get_session
+from moto.server import ThreadedMotoServer
+
+from attachd.errors import Transient
+from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
+from attachd.ports import Source
+from attachd.sources.sqs import SqsSource
+from attachd.testing import MemorySource
+
+SESSION = get_session()  # one, since it remembers the service models it has read
+POLL_SECONDS = 1
+VISIBILITY_SECONDS = 2
+
+
+class Queue(Protocol):
+    """A queue, and the hands that are not ours."""
+
+    def consumer(self) -> Source:
+        """One more source on the queue."""
+        ...
+
+    async def add(self, *bodies: bytes) -> None: ...
+
+    async def invisible(self) -> int:
+        """Messages in somebody's hand."""
+        ...
+
+    async def left(self) -> int:
+        """Messages on the queue, in hand or not."""
+        ...
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        """What was put aside, with the reason."""
+        ...
+
+
+class InMemory:
+    def __init__(self) -> None:
+        self.source = MemorySource(poll_seconds=POLL_SECONDS)
+
+    def consumer(self) -> Source:
+        return self.source
+
+    async def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            self.source.add(body)
+
+    async def invisible(self) -> int:
+        return self.source.invisible
+
+    async def left(self) -> int:
+        return len(self.source)
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        return self.source.quarantine
+
+
+class OnSqs:
+    def __init__(self, client: Any, url: str, quarantine_url: str) -> None:
+        self._client = client
+        self._url = url
+        self._quarantine_url = quarantine_url
+
+    def consumer(self) -> Source:
+        return SqsSource(
+            SESSION,
+            self._url,
+            quarantine_url=self._quarantine_url,
+            poll_seconds=POLL_SECONDS,
+            visibility_seconds=VISIBILITY_SECONDS,
+            now=time.time,
+            dice=random.Random(1),
+            user_agent="attachd/test",
+        )
+
+    async def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            await self._client.send_message(QueueUrl=self._url, MessageBody=body.decode())
+
+    async def _count(self, *names: str) -> int:
+        answer = await self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
+        return sum(int(answer["Attributes"][name]) for name in names)
+
+    async def invisible(self) -> int:
+        return await self._count("ApproximateNumberOfMessagesNotVisible")
+
+    async def left(self) -> int:
+        return await self._count(
+            "ApproximateNumberOfMessages",
+            "ApproximateNumberOfMessagesNotVisible",
+            "ApproximateNumberOfMessagesDelayed",
+        )
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        answer = await self._client.receive_message(
+            QueueUrl=self._quarantine_url, MaxNumberOfMessages=10, MessageAttributeNames=["All"]
+        )
+        return [
+            (message["Body"].encode(), message["MessageAttributes"]["attachd.reason"]["StringValue"])
+            for message in answer.get("Messages", [])
+        ]
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["memory", pytest.param("sqs", marks=pytest.mark.real_time)])
+async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Queue]:
+    if request.param == "memory":
+        yield InMemory()
+        return
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("moto"))
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    async with SESSION.create_client("sqs") as client:
+        names = [f"{kind}-{uuid.uuid4()}" for kind in ("contact-events", "quarantine")]
+        urls = [(await client.create_queue(QueueName=name))["QueueUrl"] for name in names]
+        yield OnSqs(client, *urls)
+
+
+@asynccontextmanager
+async def consuming(queue: Queue, count: int = 1) -> AsyncIterator[list[Source]]:
+    """So many consumers, open. Not a fixture: a source holds a task group, which one task must enter and leave."""
+    async with AsyncExitStack() as stack:
+        consumers = [queue.consumer() for _ in range(count)]
+        for consumer in consumers:
+            await stack.enter_async_context(consumer.open())
+        yield consumers
+
+
+async def receive_all(source: Source, count: int) -> list[Delivery]:
+    """Poll until so many have come, or a poll brings none."""
+    received: list[Delivery] = []
+    while len(received) < count and (batch := await source.receive(10)):
+        received += batch
+    return received
+
+
+async def settle_all(source: Source, deliveries: Sequence[Delivery], disposition: Disposition) -> None:
+    async with anyio.create_task_group() as tasks:
+        for delivery in deliveries:
+            tasks.start_soon(source.settle, delivery, disposition)
+
+
+# ── receive ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Queue) -> None:
+    body = '{"detail": "Grüße 🙂",\n\t"n": 1e400}  '.encode()
+    await queue.add(body)
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        assert (delivery.body, delivery.source, delivery.attempt) == (body, source.name, 1)
+        assert delivery.id
+        await source.settle(delivery, Acknowledge())
+
+
+async def test_a_handle_is_never_shown(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        assert delivery.handle is None or str(delivery.handle) not in repr(delivery)
+        await source.settle(delivery, Acknowledge())
+
+
+async def test_receiving_brings_no_more_than_was_asked_for_and_in_the_end_everything_once(
+    queue: Queue,
+) -> None:
+    await queue.add(*(b"%d" % n for n in range(5)))
+    received: list[Delivery] = []
+    async with consuming(queue) as (source,):
+        while batch := await source.receive(2):
+            assert len(batch) <= 2
+            received += batch
+        assert sorted(delivery.body for delivery in received) == [b"0", b"1", b"2", b"3", b"4"]
+        assert len({delivery.id for delivery in received}) == 5
+        await settle_all(source, received, Acknowledge())
+
+
+async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Queue) -> None:
+    await queue.add(*(b"%d" % n for n in range(12)))
+    async with consuming(queue) as (source,):
+        received = list(await source.receive(1000))
+        received += await receive_all(source, 12 - len(received))
+        assert len(received) == 12
+        await settle_all(source, received, Acknowledge())
+
+
+async def test_an_empty_queue_is_told_after_the_poll(queue: Queue) -> None:
+    async with consuming(queue) as (source,):
+        started = anyio.current_time()
+        assert list(await source.receive(10)) == []
+        assert POLL_SECONDS - 0.2 <= anyio.current_time() - started < POLL_SECONDS + 1.5
+
+
+async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Queue) -> None:
+    async with consuming(queue) as (source,), anyio.create_task_group() as tasks:
+
+        async def add_later() -> None:
+            await anyio.sleep(0.3)
+            await queue.add(b"late")
+
+        tasks.start_soon(add_later)
+        (delivery,) = await source.receive(10)
+        assert delivery.body == b"late"
+        await source.settle(delivery, Acknowledge())
+
+
+# ── settle ─────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_acknowledged_never_comes_again(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        await source.settle(delivery, Acknowledge())
+        assert await queue.left() == 0
+    async with consuming(queue) as (source,):
+        assert list(await source.receive(10)) == []
+
+
+async def test_many_are_acknowledged_at_once(queue: Queue) -> None:
+    await queue.add(*(b"%d" % n for n in range(25)))
+    async with consuming(queue) as (source,):
+        received = await receive_all(source, 25)
+        await settle_all(source, received, Acknowledge())
+        assert await queue.left() == 0
+
+
+async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        for attempt in (1, 2, 3):
+            (delivery,) = await source.receive(10)
+            assert (delivery.body, delivery.attempt) == (b"{}", attempt)
+            await source.settle(delivery, Release(0.0))
+        assert await queue.invisible() == 0
+
+
+async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        await source.settle(delivery, Release(2.0))
+        released = anyio.current_time()
+        while not (again := await source.receive(10)):
+            assert anyio.current_time() < released + 5
+        assert anyio.current_time() >= released + 1.8
+        assert again[0].attempt == 2
+        await source.settle(again[0], Acknowledge())
+
+
+async def test_a_release_for_later_stays_away_after_the_source_has_been_left(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        await source.settle(delivery, Release(30.0))
+    async with consuming(queue) as (source,):
+        assert list(await source.receive(10)) == []
+
+
+async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes_again(queue: Queue) -> None:
+    body = '{"broken": "🙂'.encode()
+    await queue.add(body)
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        await source.settle(delivery, Quarantine("not_json: the body ends too soon"))
+        assert await queue.left() == 0
+        assert await queue.quarantined() == [(body, "not_json: the body ends too soon")]
+
+
+async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Queue) -> None:
+    await queue.add(b"done", b"later", b"poison")
+    async with consuming(queue) as (source,):
+        received = {delivery.body: delivery for delivery in await receive_all(source, 3)}
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.settle, received[b"done"], Acknowledge())
+            tasks.start_soon(source.settle, received[b"later"], Release(0.0))
+            tasks.start_soon(source.settle, received[b"poison"], Quarantine("poison"))
+        (again,) = await source.receive(10)
+        assert (again.body, again.attempt) == (b"later", 2)
+        await source.settle(again, Acknowledge())
+        assert await queue.left() == 0
+
+
+async def test_settling_twice_raises_nothing_foreign(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        (delivery,) = await source.receive(10)
+        await source.settle(delivery, Acknowledge())
+        try:
+            with anyio.move_on_after(1):
+                await source.settle(delivery, Acknowledge())
+                await source.settle(delivery, Release(0.0))
+        except Transient:
+            pass
+        assert await queue.left() == 0
+
+
+# ── in hand ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_source_is_open(
+    queue: Queue,
+) -> None:
+    await queue.add(b"one", b"two")
+    async with consuming(queue, 2) as (source, other):
+        received = await receive_all(source, 2)
+        until = anyio.current_time() + 2 * VISIBILITY_SECONDS
+        while anyio.current_time() < until:
+            assert list(await other.receive(10)) == []
+        await settle_all(source, received, Acknowledge())
+        assert await queue.left() == 0
+
+
+async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(queue: Queue) -> None:
+    await queue.add(b"{}")
+    async with consuming(queue) as (source,):
+        await source.receive(10)
+    async with consuming(queue) as (source,):
+        with anyio.fail_after(VISIBILITY_SECONDS + 3):
+            while not (again := await source.receive(10)):
+                pass
+        assert again[0].attempt == 2
+        await source.settle(again[0], Acknowledge())
+
+
+async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue: Queue) -> None:
+    await queue.add(*(b"%d" % n for n in range(12)))
+    async with consuming(queue) as (source,):
+        received = await receive_all(source, 12)
+        await settle_all(source, received[:6], Acknowledge())
+        await settle_all(source, received[6:], Release(0.0))
+    assert (await queue.left(), await queue.invisible()) == (6, 0)
+
+
+async def test_a_source_can_be_opened_again(queue: Queue) -> None:
+    source = queue.consumer()
+    for _ in range(2):
+        await queue.add(b"{}")
+        async with source.open():
+            (delivery,) = await source.receive(10)
+            await source.settle(delivery, Acknowledge())
+
+
+async def test_what_is_raised_inside_a_source_leaves_it_as_it_is(queue: Queue) -> None:
+    with pytest.raises(LookupError):
+        async with consuming(queue):
+            raise LookupError("another source is not there")

@@ -1,0 +1,581 @@
+"""SQS's traps, one test each, against a scripted queue; what it really does with ours, against moto."""
+
+import json
+import random
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from socket import socket
+from typing import Any
+
+import anyio
+import pytest
+import structlog
+from aiobotocore.session import get_session
+from aiohttp import web
+from moto.server import ThreadedMotoServer
+
+from attachd.errors import Misconfigured, Transient
+from attachd.model import Acknowledge, Delivery, Quarantine, Release
+from attachd.sources.sqs import SqsSource
+
+SESSION = get_session()  # one, since it remembers the service models it has read
+VISIBILITY_SECONDS = 2
+Document = dict[str, Any]
+Reply = Callable[[Document], Awaitable[web.Response] | web.Response]
+
+
+@dataclass
+class Call:
+    """A request as it came over the wire."""
+
+    operation: str
+    at: float
+    body: Document
+    user_agent: str
+
+
+@dataclass
+class Scripted:
+    """A queue that hands out ``batches`` and confirms everything, but for the ``replies`` of an operation."""
+
+    url: str = ""
+    batches: deque[list[Document]] = field(default_factory=deque)
+    replies: dict[str, deque[Reply]] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+
+    @property
+    def queue_url(self) -> str:
+        return f"{self.url}/111122223333/contact-events"
+
+    @property
+    def quarantine_url(self) -> str:
+        return f"{self.url}/111122223333/quarantine"
+
+    def on(self, operation: str, *replies: Reply) -> None:
+        """How the next calls of the operation are answered."""
+        self.replies.setdefault(operation, deque()).extend(replies)
+
+    def of(self, operation: str) -> list[Call]:
+        return [call for call in self.calls if call.operation == operation]
+
+    def entries(self, operation: str) -> list[list[Document]]:
+        return [call.body["Entries"] for call in self.of(operation)]
+
+    async def answer(self, request: web.Request) -> web.StreamResponse:
+        operation = request.headers["X-Amz-Target"].removeprefix("AmazonSQS.")
+        body = await request.json()
+        self.calls.append(Call(operation, anyio.current_time(), body, request.headers["User-Agent"]))
+        if self.replies.get(operation):
+            reply = self.replies[operation].popleft()(body)
+            return reply if isinstance(reply, web.Response) else await reply
+        return web.json_response(self._well(operation, body))
+
+    def _well(self, operation: str, body: Document) -> Document:
+        match operation:
+            case "GetQueueAttributes":
+                return {"Attributes": {"QueueArn": "arn:aws:sqs:eu-central-1:111122223333:contact-events"}}
+            case "ReceiveMessage":
+                return {"Messages": self.batches.popleft()} if self.batches else {}
+            case "DeleteMessageBatch" | "ChangeMessageVisibilityBatch":
+                return {"Successful": [{"Id": entry["Id"]} for entry in body["Entries"]]}
+            case _:
+                return {"MessageId": "another", "MD5OfMessageBody": "0" * 32}
+
+
+def message(number: int, handle: str = "") -> Document:
+    return {
+        "MessageId": f"m-{number}",
+        "ReceiptHandle": handle or f"handle-{number}",
+        "Body": f"body {number}",
+        "Attributes": {"ApproximateReceiveCount": "1"},
+    }
+
+
+def refusing(status: int, code: str, query_code: str = "") -> Reply:
+    """An error as SQS's JSON protocol spells it."""
+    headers = {"x-amzn-query-error": f"{query_code};Sender"} if query_code else {}
+
+    def reply(_body: Document) -> web.Response:
+        return web.json_response(
+            {"__type": f"com.amazonaws.sqs#{code}", "message": "no"}, status=status, headers=headers
+        )
+
+    return reply
+
+
+NO_QUEUE = refusing(400, "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
+
+
+def failing_entries(*handles: str) -> Reply:
+    """A batch's answer in which these entries have failed."""
+
+    def reply(body: Document) -> web.Response:
+        failed = [entry["Id"] for entry in body["Entries"] if entry["ReceiptHandle"] in handles]
+        return web.json_response(
+            {
+                "Successful": [{"Id": e["Id"]} for e in body["Entries"] if e["Id"] not in failed],
+                "Failed": [{"Id": i, "Code": "InternalError", "SenderFault": False} for i in failed],
+            }
+        )
+
+    return reply
+
+
+def saying(text: bytes) -> Reply:
+    return lambda _body: web.Response(body=text, content_type="application/x-amz-json-1.0")
+
+
+@pytest.fixture
+async def sqs(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scripted]:
+    scripted = Scripted()
+    app = web.Application()
+    app.router.add_post("/{anything:.*}", scripted.answer)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    scripted.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    environment(monkeypatch, scripted.url)
+    yield scripted
+    await runner.cleanup()
+
+
+def environment(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+
+
+@asynccontextmanager
+async def consuming(queue_url: str, quarantine_url: str | None = None) -> AsyncIterator[SqsSource]:
+    """Not a fixture: a source holds a task group, which one task must enter and leave."""
+    source = SqsSource(
+        SESSION,
+        queue_url,
+        quarantine_url=quarantine_url,
+        poll_seconds=1,
+        visibility_seconds=VISIBILITY_SECONDS,
+        now=time.time,
+        dice=random.Random(1),
+        user_agent="attachd/test",
+    )
+    async with source.open():
+        yield source
+
+
+async def until(condition: Callable[[], object], seconds: float = 3.0) -> None:
+    with anyio.fail_after(seconds):
+        while not condition():
+            await anyio.sleep(0.02)
+
+
+# ── receiving ──────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(("limit", "asked"), [(1, 1), (10, 10), (1000, 10)])
+async def test_visibility_and_wait_are_set_by_us_at_every_receive(
+    sqs: Scripted, limit: int, asked: int
+) -> None:
+    async with consuming(sqs.queue_url) as source:
+        await source.receive(limit)
+    (call,) = sqs.of("ReceiveMessage")
+    assert call.body == {
+        "QueueUrl": sqs.queue_url,
+        "MaxNumberOfMessages": asked,
+        "WaitTimeSeconds": 1,
+        "VisibilityTimeout": VISIBILITY_SECONDS,
+        "MessageSystemAttributeNames": ["ApproximateReceiveCount"],
+    }
+    assert call.user_agent.startswith("attachd/test")
+
+
+@pytest.mark.parametrize(
+    ("reply", "reason"),
+    [
+        (refusing(403, "OverLimit", "OverLimit"), "OverLimit"),
+        (refusing(403, "AccessDeniedException"), "AccessDeniedException"),
+        (refusing(400, "ThrottlingException"), "ThrottlingException"),
+        (refusing(500, "InternalError"), "InternalError"),
+        (refusing(503, "ServiceUnavailable"), "ServiceUnavailable"),
+        (NO_QUEUE, "AWS.SimpleQueueService.NonExistentQueue"),
+    ],
+)
+async def test_a_poll_that_is_refused_is_tried_once_and_told_with_its_reason(
+    sqs: Scripted, reply: Reply, reason: str
+) -> None:
+    sqs.on("ReceiveMessage", reply)
+    async with consuming(sqs.queue_url) as source:
+        with pytest.raises(Transient) as failed:
+            await source.receive(10)
+        assert failed.value.reason == reason
+        assert len(sqs.of("ReceiveMessage")) == 1
+        assert list(await source.receive(10)) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[]", b"null", b"\xff\xfe", b'"text"', b'{"Messages": [{}]}', b'{"Messages": {}}', b'{"Messages": [[]]}'],
+    ids=repr,
+)
+async def test_a_malformed_answer_to_a_poll_is_transient_or_empty_but_never_foreign(
+    sqs: Scripted, body: bytes
+) -> None:
+    sqs.on("ReceiveMessage", saying(body))
+    async with consuming(sqs.queue_url) as source:
+        try:
+            assert list(await source.receive(10)) == []
+        except Transient as error:
+            assert error.reason  # noqa: PT017 - either is right
+
+
+async def test_a_queue_that_hangs_up_is_transient(sqs: Scripted) -> None:
+    async def hang_up(_body: Document) -> web.Response:
+        for transport in transports:
+            transport.abort()
+        return web.Response()
+
+    transports: list[Any] = []
+    answer = sqs.answer
+
+    async def keeping(request: web.Request) -> web.StreamResponse:
+        transports.append(request.transport)
+        return await answer(request)
+
+    sqs.answer = keeping  # type: ignore[method-assign]
+    sqs.on("ReceiveMessage", hang_up)
+    async with consuming(sqs.queue_url) as source:
+        with pytest.raises(Transient):
+            await source.receive(10)
+
+
+# ── the queue is there, or it is not ───────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("missing", ["queue", "quarantine"])
+async def test_a_queue_that_does_not_exist_is_a_misconfiguration_that_names_it(
+    sqs: Scripted, missing: str
+) -> None:
+    well: Reply = lambda _body: web.json_response({"Attributes": {}})  # noqa: E731 - one of two answers
+    sqs.on("GetQueueAttributes", *([NO_QUEUE] if missing == "queue" else [well, NO_QUEUE]))
+    with pytest.raises(Misconfigured) as refused:
+        async with consuming(sqs.queue_url, sqs.quarantine_url):
+            pass
+    (problem,) = refused.value.problems
+    assert (sqs.queue_url if missing == "queue" else sqs.quarantine_url) in problem
+    assert {call.operation for call in sqs.calls} == {"GetQueueAttributes"}
+
+
+@pytest.mark.parametrize("reply", [refusing(500, "InternalError"), refusing(400, "ThrottlingException")])
+async def test_an_aws_that_is_unwell_at_the_start_is_no_misconfiguration(sqs: Scripted, reply: Reply) -> None:
+    sqs.on("GetQueueAttributes", reply)
+    sqs.batches.append([message(1)])
+    async with consuming(sqs.queue_url) as source:
+        assert len(await source.receive(10)) == 1
+
+
+async def test_an_aws_that_is_away_at_the_start_is_no_misconfiguration(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        url = f"http://127.0.0.1:{unused.getsockname()[1]}"
+        environment(monkeypatch, url)
+        async with consuming(f"{url}/111122223333/contact-events") as source:
+            with pytest.raises(Transient):
+                await source.receive(10)
+
+
+@pytest.mark.usefixtures("sqs")
+async def test_without_a_region_the_operator_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION")
+    with pytest.raises(Misconfigured, match="AWS_REGION"):
+        async with consuming("http://127.0.0.1:1/111122223333/contact-events"):
+            pass
+
+
+# ── in hand ────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_what_is_in_hand_is_extended_at_half_life_until_it_is_settled(sqs: Scripted) -> None:
+    sqs.batches.append([message(1)])
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await source.receive(10)
+        received = anyio.current_time()
+        await until(lambda: len(sqs.of("ChangeMessageVisibilityBatch")) == 2)
+        await source.settle(delivery, Acknowledge())
+        await anyio.sleep(VISIBILITY_SECONDS)
+    first, second = sqs.of("ChangeMessageVisibilityBatch")
+    assert first.at - received <= VISIBILITY_SECONDS / 2 + 0.3
+    assert second.at - first.at <= VISIBILITY_SECONDS / 2 + 0.3
+    assert first.body["Entries"] == [
+        {"Id": "0", "ReceiptHandle": "handle-1", "VisibilityTimeout": VISIBILITY_SECONDS}
+    ]
+
+
+async def test_an_extension_that_fails_is_tried_again_before_the_message_is_lost(sqs: Scripted) -> None:
+    sqs.batches.append([message(1)])
+    sqs.on("ChangeMessageVisibilityBatch", refusing(500, "InternalError"))
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await source.receive(10)
+        received = anyio.current_time()
+        await until(lambda: len(sqs.of("ChangeMessageVisibilityBatch")) == 2)
+        await source.settle(delivery, Acknowledge())
+    assert sqs.of("ChangeMessageVisibilityBatch")[1].at < received + VISIBILITY_SECONDS - 0.1
+
+
+async def test_an_extension_that_fails_is_logged_without_the_handle(sqs: Scripted) -> None:
+    sqs.batches.append([message(1)])
+    sqs.on("ChangeMessageVisibilityBatch", *[failing_entries("handle-1")] * 50)
+    with structlog.testing.capture_logs() as logs:
+        async with consuming(sqs.queue_url) as source:
+            await source.receive(10)
+            await until(lambda: logs)
+    assert logs[0]["event"] == "sqs.not_extended"
+    assert (logs[0]["message"], logs[0]["reason"]) == ("m-1", "InternalError")
+    assert "handle-1" not in repr(logs)
+
+
+async def test_extensions_and_deletes_travel_in_batches_of_at_most_ten_with_ids_of_their_own(
+    sqs: Scripted,
+) -> None:
+    for start in range(0, 25, 10):
+        sqs.batches.append([message(n) for n in range(start, min(start + 10, 25))])
+    async with consuming(sqs.queue_url) as source:
+        deliveries = [delivery for _ in range(3) for delivery in await source.receive(10)]
+        await until(lambda: sum(map(len, sqs.entries("ChangeMessageVisibilityBatch"))) >= 25)
+        async with anyio.create_task_group() as tasks:
+            for delivery in deliveries:
+                tasks.start_soon(source.settle, delivery, Acknowledge())
+    for operation in ("ChangeMessageVisibilityBatch", "DeleteMessageBatch"):
+        batches = sqs.entries(operation)
+        assert max(map(len, batches)) == 10
+        assert all(len({entry["Id"] for entry in batch}) == len(batch) for batch in batches)
+        assert {entry["ReceiptHandle"] for batch in batches for entry in batch} == {
+            f"handle-{n}" for n in range(25)
+        }
+    assert len(sqs.of("DeleteMessageBatch")) <= 4
+
+
+async def test_hanging_polls_hold_up_neither_deletes_nor_extensions(sqs: Scripted) -> None:
+    polls_end = anyio.Event()
+
+    async def hang(_body: Document) -> web.Response:
+        await polls_end.wait()
+        return web.json_response({})
+
+    sqs.batches.append([message(1)])
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await source.receive(10)
+        sqs.on("ReceiveMessage", *[hang] * 12)
+        async with anyio.create_task_group() as polls:
+            for _ in range(12):  # more than one client has connections for
+                polls.start_soon(source.receive, 10)
+            await until(lambda: len(sqs.of("ReceiveMessage")) >= 11)
+            await until(lambda: sqs.of("ChangeMessageVisibilityBatch"))
+            with anyio.fail_after(1):
+                await source.settle(delivery, Acknowledge())
+            polls_end.set()
+    assert len(sqs.of("DeleteMessageBatch")) == 1
+
+
+# ── settling ───────────────────────────────────────────────────────────────────────────────────
+
+
+async def received(source: SqsSource, sqs: Scripted, *messages: Document) -> list[Delivery]:
+    sqs.batches.append(list(messages))
+    return list(await source.receive(10))
+
+
+@pytest.mark.parametrize("which", [0, 1])
+async def test_the_newest_receipt_handle_settles_whichever_delivery_is_settled(
+    sqs: Scripted, which: int
+) -> None:
+    async with consuming(sqs.queue_url) as source:
+        (older,) = await received(source, sqs, message(1, "old handle"))
+        (newer,) = await received(source, sqs, message(1, "new handle"))
+        await until(lambda: sqs.of("ChangeMessageVisibilityBatch"))
+        await source.settle((older, newer)[which], Acknowledge())
+    assert {e["ReceiptHandle"] for batch in sqs.entries("ChangeMessageVisibilityBatch") for e in batch} == {
+        "new handle"
+    }
+    assert {e["ReceiptHandle"] for batch in sqs.entries("DeleteMessageBatch") for e in batch} == {"new handle"}
+
+
+async def test_of_a_batch_that_fails_in_part_only_the_failed_entry_is_sent_again(sqs: Scripted) -> None:
+    sqs.on("DeleteMessageBatch", *[failing_entries("handle-2")] * 2)
+    settled: list[str] = []
+    async with consuming(sqs.queue_url) as source:
+        deliveries = await received(source, sqs, *(message(n) for n in range(5)))
+
+        async def settle(delivery: Delivery) -> None:
+            await source.settle(delivery, Acknowledge())
+            settled.append(delivery.id)
+
+        async with anyio.create_task_group() as tasks:
+            for delivery in deliveries:
+                tasks.start_soon(settle, delivery)
+    handles = [e["ReceiptHandle"] for batch in sqs.entries("DeleteMessageBatch") for e in batch]
+    assert sorted(handles) == sorted([f"handle-{n}" for n in range(5)] + ["handle-2"] * 2)
+    assert settled[-1] == "m-2"
+    assert len(settled) == 5
+
+
+async def test_a_call_that_fails_as_a_whole_is_sent_again_for_all_of_them(sqs: Scripted) -> None:
+    sqs.on("DeleteMessageBatch", refusing(503, "ServiceUnavailable"))
+    async with consuming(sqs.queue_url) as source:
+        deliveries = await received(source, sqs, *(message(n) for n in range(3)))
+        async with anyio.create_task_group() as tasks:
+            for delivery in deliveries:
+                tasks.start_soon(source.settle, delivery, Acknowledge())
+    handles = {e["ReceiptHandle"] for batch in sqs.entries("DeleteMessageBatch")[1:] for e in batch}
+    assert handles == {"handle-0", "handle-1", "handle-2"}
+
+
+async def test_a_delete_that_is_never_confirmed_ends_as_transient_and_is_no_longer_extended(
+    sqs: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.sources.sqs._SETTLE_SECONDS", 0.5)
+    sqs.on("DeleteMessageBatch", *[failing_entries("handle-1")] * 50)
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        with pytest.raises(Transient) as failed:
+            await source.settle(delivery, Acknowledge())
+        assert failed.value.reason == "InternalError"
+        assert "handle-1" not in str(failed.value)
+        extended = len(sqs.of("ChangeMessageVisibilityBatch"))
+        await anyio.sleep(VISIBILITY_SECONDS / 2 + 0.2)
+        assert len(sqs.of("ChangeMessageVisibilityBatch")) == extended
+
+
+@pytest.mark.parametrize("body", [b"[]", b"null", b"\xff\xfe", b'{"Failed": [{}]}'], ids=repr)
+async def test_a_malformed_answer_to_a_delete_is_never_foreign(
+    sqs: Scripted, monkeypatch: pytest.MonkeyPatch, body: bytes
+) -> None:
+    monkeypatch.setattr("attachd.sources.sqs._SETTLE_SECONDS", 0.3)
+    sqs.on("DeleteMessageBatch", *[saying(body)] * 50)
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        with pytest.raises(Transient):
+            await source.settle(delivery, Acknowledge())
+
+
+@pytest.mark.parametrize(("after", "seconds"), [(0.0, 0), (7.0, 7), (86_400.0, 43_200)])
+async def test_a_release_is_a_change_of_visibility_within_what_sqs_allows(
+    sqs: Scripted, after: float, seconds: int
+) -> None:
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        await source.settle(delivery, Release(after))
+    assert sqs.entries("ChangeMessageVisibilityBatch") == [
+        [{"Id": "0", "ReceiptHandle": "handle-1", "VisibilityTimeout": seconds}]
+    ]
+    assert sqs.of("DeleteMessageBatch") == []
+
+
+async def test_a_quarantined_body_is_put_aside_before_it_is_deleted(sqs: Scripted) -> None:
+    async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        await source.settle(delivery, Quarantine("not_json: " + "x" * 1000))
+    sent, deleted = [call for call in sqs.calls if call.operation in {"SendMessage", "DeleteMessageBatch"}]
+    assert (sent.operation, deleted.operation) == ("SendMessage", "DeleteMessageBatch")
+    assert sent.body["QueueUrl"] == sqs.quarantine_url
+    assert sent.body["MessageBody"] == "body 1"
+    attributes = {name: value["StringValue"] for name, value in sent.body["MessageAttributes"].items()}
+    assert attributes["attachd.reason"].startswith("not_json: xxx")
+    assert len(attributes["attachd.reason"]) <= 256
+    assert attributes["attachd.message_id"] == "m-1"
+
+
+async def test_a_body_that_could_not_be_put_aside_is_not_deleted(
+    sqs: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.sources.sqs._SETTLE_SECONDS", 0.3)
+    sqs.on("SendMessage", *[refusing(500, "InternalError")] * 50)
+    async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        with pytest.raises(Transient):
+            await source.settle(delivery, Quarantine("not_json"))
+    assert sqs.of("DeleteMessageBatch") == []
+
+
+async def test_a_body_whose_delete_fails_is_put_aside_once(sqs: Scripted) -> None:
+    sqs.on("DeleteMessageBatch", failing_entries("handle-1"))
+    async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        await source.settle(delivery, Quarantine("not_json"))
+    assert len(sqs.of("DeleteMessageBatch")) == 2
+    assert len(sqs.of("SendMessage")) == 1
+
+
+async def test_without_a_quarantine_queue_the_body_is_left_to_the_queues_own_redrive(sqs: Scripted) -> None:
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        await source.settle(delivery, Quarantine("not_json"))
+    assert sqs.of("DeleteMessageBatch") == []
+    assert sqs.of("SendMessage") == []
+    assert sqs.entries("ChangeMessageVisibilityBatch")[0][0]["VisibilityTimeout"] >= 0
+
+
+async def test_a_settle_that_is_shielded_goes_through_while_everything_around_it_is_cancelled(
+    sqs: Scripted,
+) -> None:
+    confirmed = False
+    with anyio.CancelScope() as everything:
+        async with consuming(sqs.queue_url) as source:
+            (delivery,) = await received(source, sqs, message(1))
+            everything.cancel()
+            with anyio.move_on_after(1, shield=True):
+                await source.settle(delivery, Release(0.0))
+                confirmed = True
+    assert confirmed
+
+
+# ── what SQS, as moto plays it, does with ours ─────────────────────────────────────────────────
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+async def test_a_queue_that_does_not_exist_is_not_made(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    environment(monkeypatch, moto)
+    async with SESSION.create_client("sqs") as client:
+        with pytest.raises(Misconfigured):
+            async with consuming(f"{moto}/123456789012/never-made"):
+                pass
+        assert "QueueUrls" not in await client.list_queues(QueueNamePrefix="never-made")
+
+
+async def test_our_visibility_rules_whatever_the_queues_own_is(
+    moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(monkeypatch, moto)
+    async with SESSION.create_client("sqs") as client:
+        made = await client.create_queue(QueueName="short", Attributes={"VisibilityTimeout": "0"})
+        await client.send_message(QueueUrl=made["QueueUrl"], MessageBody="{}")
+        async with consuming(made["QueueUrl"]) as source:
+            (delivery,) = await source.receive(10)
+            others = await client.receive_message(QueueUrl=made["QueueUrl"], WaitTimeSeconds=1)
+            assert "Messages" not in others
+            await source.settle(delivery, Acknowledge())
+
+
+async def test_a_queue_that_is_deleted_under_way_is_told_at_the_next_poll(
+    moto: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    environment(monkeypatch, moto)
+    async with SESSION.create_client("sqs") as client:
+        made = await client.create_queue(QueueName="short-lived")
+        async with consuming(made["QueueUrl"]) as source:
+            await client.delete_queue(QueueUrl=made["QueueUrl"])
+            with pytest.raises(Transient) as failed:
+                await source.receive(10)
+        assert "NonExistentQueue" in failed.value.reason

@@ -1,0 +1,105 @@
+"""What the docs say is what the code does."""
+
+import json
+import re
+import runpy
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from attachd import settings
+from attachd.decode import decode
+from attachd.model import Bot, Handoff, Outcome, Participant, Secret
+from attachd.runtimes import payload
+
+ROOT = Path(__file__).parents[2]
+DOCS = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "examples").rglob("*.md")),
+]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_reference_is_what_make_docs_writes() -> None:
+    written = runpy.run_path(str(ROOT / "docs" / "generate.py"))["reference"]()
+    assert (ROOT / "docs" / "reference.md").read_text() == written, "run `make docs`"
+
+
+def test_the_configuration_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
+    [block] = blocks(ROOT / "README.md", "toml")
+    path = tmp_path / "attachd.toml"
+    path.write_text(block)
+    loaded = settings.load(path, environ={})
+    assert [rule.name for rule in loaded.rules] == ["web chat in German"]
+
+
+def test_the_annotated_configuration_is_a_good_one_and_shows_every_key() -> None:
+    path = ROOT / "config" / "attachd.toml"
+    loaded = settings.load(path, environ={})
+    shown = set(_keys(tomllib.loads(path.read_text())))
+    assert shown >= set(_keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}})))
+
+
+def test_the_annotated_configuration_shows_the_defaults() -> None:
+    text = (ROOT / "config" / "attachd.toml").read_text()
+    loaded = settings.load(ROOT / "config" / "attachd.toml", environ={})
+    assert loaded.quota == settings.Quota()
+    assert loaded.service == settings.Service()
+    assert loaded.health == settings.Health()
+    assert loaded.logging == settings.Logging()
+    bare = settings.SqsSource(queue_url=loaded.source.queue_url, quarantine_url=loaded.source.quarantine_url)
+    assert loaded.source == bare
+    assert "\t" not in text
+
+
+def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:
+    event = decode(contact_event("c-1"), received_at=0.0, max_bytes=10_000)
+    handoff = Handoff(
+        key="c-1_1",
+        contact=event.contact,
+        bot=Bot("concierge", "Ava", "ava"),
+        rule="chat",
+        generation=1,
+        participant=Participant(
+            "participant-1", Secret("(a password: never log it)"), "2026-01-02T00:00:00Z"
+        ),
+        connect_by=event.time + 15,
+    )
+    [shown] = blocks(ROOT / "docs" / "runtimes.md", "json")
+    assert json.loads(shown) == json.loads(payload.attached(handoff, event.time))
+
+
+def test_operations_says_what_to_do_about_every_outcome() -> None:
+    page = (ROOT / "docs" / "operations.md").read_text()
+    assert [outcome for outcome in Outcome if f"`{outcome.value}`" not in page] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text())
+    assert [target for target in targets if not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_python_example_compiles(page: Path) -> None:
+    for block in blocks(page, "python"):
+        assert compile(block, str(page), "exec", flags=0) is not None
+
+
+def _keys(table: Any, path: str = "") -> Iterator[str]:
+    """Every key of a document, by its path; list positions left out, names of runtimes too."""
+    if isinstance(table, dict):
+        for key, value in table.items():
+            name = "*" if path == "/runtimes" else key
+            yield f"{path}/{name}"
+            yield from _keys(value, f"{path}/{name}")
+    elif isinstance(table, list | tuple):
+        for item in table:
+            yield from _keys(item, path)
