@@ -23,6 +23,7 @@ from attachd.pipeline import Pipeline, Result
 from attachd.ports import Source
 from attachd.progress import Progress
 from attachd.retry import Backoff
+from attachd.traces import Trace
 
 _PULL_BATCH: Final = 10
 _SETTLE_SECONDS: Final = 10.0
@@ -91,6 +92,7 @@ class Service:
         progress: where the pulls report.
         limits: how much at once, how long to drain.
         dice: jitter.
+        trace: takes each delivery's canonical line, too.
 
     Attributes:
         ready: set once every source has been polled with success.
@@ -106,6 +108,7 @@ class Service:
         progress: Progress,
         limits: Limits,
         dice: random.Random,
+        trace: Trace = lambda _: None,
     ) -> None:
         self._sources = sources
         self._pipeline = pipeline
@@ -114,6 +117,7 @@ class Service:
         self._progress = progress
         self._limits = limits
         self._dice = dice
+        self._trace = trace
         self._slots = _Slots(limits.in_hand)
         self._work = anyio.CancelScope()
         self._stopping = anyio.Event()
@@ -227,14 +231,14 @@ class Service:
         self._metrics.in_hand.dec()
         for station, seconds in trail.seconds.items():
             self._metrics.stations.labels(station).observe(seconds)
-        log.info(
-            "delivery",
-            source=source.name,
-            message=delivery.id,
-            attempt=delivery.attempt,
-            outcome=result.outcome.value,
-            reason=result.reason,
-            disposition=type(disposition).__name__.lower(),
-            settled=settled,
-            **trail.line(),
-        )
+        line = {
+            "source": source.name,
+            "message": delivery.id,
+            "attempt": delivery.attempt,
+            "outcome": result.outcome.value,
+            "reason": result.reason,
+            "disposition": type(disposition).__name__.lower(),
+            "settled": settled,
+        } | trail.line()
+        log.info("delivery", **line)
+        self._trace(line)

@@ -190,7 +190,9 @@ class WebhookRuntime(Table):
 
     type: Literal["webhook"]
     url: str = Field(pattern=r"^(https?://.+|unix:///.+)", description="https, http, or unix:///path")
-    secret: SecretRef | tuple[SecretRef, ...] = Field(description="signs each hand-off; several while rotated")
+    secret: SecretRef | tuple[SecretRef, ...] = Field(
+        description="signs each hand-off; several while rotated"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
 
 

@@ -15,7 +15,7 @@ import anyio
 import structlog
 from aiobotocore.session import AioSession, get_session
 
-from attachd import health
+from attachd import health, traces
 from attachd import settings as s
 from attachd.claims import Claims
 from attachd.connect import clients
@@ -135,6 +135,7 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
     metrics, progress, dice = Metrics(), Progress(time.monotonic), random.Random()
     session = _session(os.environ)
     async with AsyncExitStack() as stack:
+        trace = stack.enter_context(traces.exporting())
         journal = _journal(config.journal)
         await stack.enter_async_context(journal.open())
         runtimes: dict[str, Runtime] = {}
@@ -166,6 +167,7 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
             progress=progress,
             limits=_limits(config.service),
             dice=dice,
+            trace=trace,
         )
         yield App(service, metrics, progress, room)
 

@@ -58,7 +58,8 @@ class InMemory:
     instance_id = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
 
     def __init__(self) -> None:
-        self.attacher = self.connect = MemoryConnect(marker=MARKER)
+        self.connect = MemoryConnect(marker=MARKER)
+        self.attacher: Attacher = self.connect
         self._contacts = 0
 
     async def contact(self) -> str:
@@ -157,8 +158,8 @@ async def place(request: pytest.FixtureRequest, aws: pytest.MonkeyPatch) -> Asyn
             yield made
 
 
-def asking(place: Place, contact_id: str, client_token: str = "generation-1") -> AttachRequest:
-    return AttachRequest(place.instance_id, contact_id, client_token, "Ava")
+def asking(place: Place, contact_id: str, generation: int = 1) -> AttachRequest:
+    return AttachRequest(place.instance_id, contact_id, f"{contact_id}, generation {generation}", "Ava")
 
 
 def printed(error: BaseException) -> str:
@@ -200,17 +201,17 @@ async def test_the_same_request_many_times_at_once_makes_one_participant(place: 
 
 async def test_each_contact_gets_a_participant_of_its_own(place: Place) -> None:
     one, other = await place.contact(), await place.contact()
-    first = await place.attacher.attach(asking(place, one, "one"))
-    second = await place.attacher.attach(asking(place, other, "other"))
+    first = await place.attacher.attach(asking(place, one))
+    second = await place.attacher.attach(asking(place, other))
     assert first.id != second.id
     assert first.token != second.token
 
 
 async def test_a_second_bot_is_refused_for_good_since_the_place_is_taken(place: Place) -> None:
     contact_id = await place.contact()
-    await place.attacher.attach(asking(place, contact_id, "generation-1"))
+    await place.attacher.attach(asking(place, contact_id, 1))
     with pytest.raises(Permanent) as refused:
-        await place.attacher.attach(asking(place, contact_id, "generation-2"))
+        await place.attacher.attach(asking(place, contact_id, 2))
     assert (refused.value.outcome, refused.value.reason) == (Outcome.OCCUPIED, "quota_exceeded")
     assert place.bots(contact_id) == 1
 

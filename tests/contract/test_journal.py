@@ -286,9 +286,10 @@ async def test_a_journal_that_is_left_by_cancellation_lets_go_of_its_file(path: 
 
 @pytest.mark.real_time
 async def test_a_file_that_is_no_database_is_refused_and_left_alone(path: Path) -> None:
-    path.write_text("These are my notes, not yours.\n" * 200)
+    notes = b"These are my notes, not yours.\n" * 200
+    await anyio.Path(path).write_bytes(notes)
     assert "not a database" in await problem(path)
-    assert path.read_text() == "These are my notes, not yours.\n" * 200
+    assert await anyio.Path(path).read_bytes() == notes
 
 
 @pytest.mark.real_time
@@ -319,20 +320,20 @@ async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
 
 @pytest.mark.real_time
 async def test_a_folder_that_is_missing_or_no_folder_or_not_writable_is_named(path: Path) -> None:
-    path.touch()
+    await anyio.Path(path).touch()
     for folder in (path.parent / "missing", path, Path("/proc")):
         assert f"check that {folder} exists and may be written" in await problem(folder / "journal.db")
 
 
 @pytest.mark.real_time
 async def test_a_folder_in_the_files_place_is_refused(path: Path) -> None:
-    path.mkdir()
+    await anyio.Path(path).mkdir()
     await problem(path)
 
 
 @pytest.mark.real_time
 async def test_an_empty_file_becomes_a_journal(path: Path) -> None:
-    path.touch()
+    await anyio.Path(path).touch()
     journal = SqliteJournal(path)
     async with journal.open():
         assert await journal.put(entry()) == entry()
@@ -361,10 +362,14 @@ async def test_a_disk_that_is_full_is_a_transient_failure_and_what_is_stored_sta
         (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
         journal._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(Transient) as failed:
-            for number in range(1000):
-                await journal.put(entry(contact_id=f"another-{number}"))
+            await put_many(journal)
         assert failed.value.reason == "journal"
         assert await journal.get("c-1") == entry()
+
+
+async def put_many(journal: Journal) -> None:
+    for number in range(1000):
+        await journal.put(entry(contact_id=f"another-{number}"))
 
 
 @pytest.mark.real_time

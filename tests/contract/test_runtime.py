@@ -57,7 +57,8 @@ class Stage(Protocol):
 
 class InMemory:
     def __init__(self) -> None:
-        self.runtime = self.memory = MemoryRuntime()
+        self.memory = MemoryRuntime()
+        self.runtime: Runtime = self.memory
 
     def answer(self, *answers: Answer) -> None:
         faults: dict[Answer, Transient | Permanent] = {
@@ -76,7 +77,7 @@ class InMemory:
 
 class InProcess:
     def __init__(self) -> None:
-        self.runtime = PythonRuntime(self.take, timeout_seconds=TIMEOUT)
+        self.runtime: Runtime = PythonRuntime(self.take, timeout_seconds=TIMEOUT)
         self._answers: list[Answer] = []
         self._taken: list[str] = []
 
@@ -104,10 +105,7 @@ class InProcess:
             case "quoting refusal":
                 raise Permanent(Outcome.UNSERVED, "runtime_refused", f"I do not like {token}")
             case "quoting failure":
-                try:
-                    raise LookupError(f"what is {token}?")
-                except LookupError as error:
-                    raise ValueError(f"no chat for {token}") from error
+                raise ValueError(f"no chat for {token}") from LookupError(f"what is {token}?")
 
 
 class BehindAWebhook:
@@ -131,7 +129,7 @@ class BehindAWebhook:
             url, [Secret(SECRET)], timeout_seconds=TIMEOUT, now=time.time, user_agent="attachd/test"
         )
         await stack.enter_async_context(runtime.open())
-        self.runtime = runtime
+        self.runtime: Runtime = runtime
 
     def answer(self, *answers: Answer) -> None:
         self._answers.extend(answers)
@@ -155,10 +153,13 @@ class BehindAWebhook:
                 return web.Response(status=422, text=f"I do not like {body}")
             case "quoting failure":
                 return web.json_response({"debug": {"request": json.loads(body)}}, status=500)
-        if event["id"] in self._taken:
-            return web.Response(status=409)
-        self._taken.append(event["id"])
-        return web.Response(status=202)
+        return web.Response(status=self._accept(event["id"]))
+
+    def _accept(self, key: str) -> int:
+        if key in self._taken:
+            return 409
+        self._taken.append(key)
+        return 202
 
 
 @pytest.fixture(
@@ -175,9 +176,7 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
             case "memory":
                 yield InMemory()
             case "python":
-                made = InProcess()
-                await stack.enter_async_context(made.runtime.open())
-                yield made
+                yield InProcess()
             case over:
                 bot = BehindAWebhook()
                 await bot.start(stack, tmp_path / "bot.sock" if over == "unix" else None)

@@ -393,7 +393,12 @@ async def test_the_request_id_is_told_for_the_support_case(server: Scripted, con
 
 @pytest.mark.parametrize(
     ("reply", "reason"),
-    [(silent, "timeout"), (a_reply_that_stops, "timeout"), (hanging_up, "connection"), (half_a_reply, "connection")],
+    [
+        (silent, "timeout"),
+        (a_reply_that_stops, "timeout"),
+        (hanging_up, "connection"),
+        (half_a_reply, "connection"),
+    ],
 )
 async def test_a_call_that_is_not_answered_may_have_had_its_effect(
     server: Scripted, monkeypatch: pytest.MonkeyPatch, reply: Reply, reason: str

@@ -1,6 +1,5 @@
 """SQS's traps, one test each, against a scripted queue; what it really does with ours, against moto."""
 
-import json
 import random
 import time
 from collections import deque
@@ -45,6 +44,7 @@ class Scripted:
     batches: deque[list[Document]] = field(default_factory=deque)
     replies: dict[str, deque[Reply]] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
+    transport: Any = None
 
     @property
     def queue_url(self) -> str:
@@ -67,6 +67,7 @@ class Scripted:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         operation = request.headers["X-Amz-Target"].removeprefix("AmazonSQS.")
         body = await request.json()
+        self.transport = request.transport
         self.calls.append(Call(operation, anyio.current_time(), body, request.headers["User-Agent"]))
         if self.replies.get(operation):
             reply = self.replies[operation].popleft()(body)
@@ -217,7 +218,15 @@ async def test_a_poll_that_is_refused_is_tried_once_and_told_with_its_reason(
 
 @pytest.mark.parametrize(
     "body",
-    [b"[]", b"null", b"\xff\xfe", b'"text"', b'{"Messages": [{}]}', b'{"Messages": {}}', b'{"Messages": [[]]}'],
+    [
+        b"[]",
+        b"null",
+        b"\xff\xfe",
+        b'"text"',
+        b'{"Messages": [{}]}',
+        b'{"Messages": {}}',
+        b'{"Messages": [[]]}',
+    ],
     ids=repr,
 )
 async def test_a_malformed_answer_to_a_poll_is_transient_or_empty_but_never_foreign(
@@ -232,23 +241,15 @@ async def test_a_malformed_answer_to_a_poll_is_transient_or_empty_but_never_fore
 
 
 async def test_a_queue_that_hangs_up_is_transient(sqs: Scripted) -> None:
-    async def hang_up(_body: Document) -> web.Response:
-        for transport in transports:
-            transport.abort()
+    def hang_up(_body: Document) -> web.Response:
+        sqs.transport.abort()
         return web.Response()
 
-    transports: list[Any] = []
-    answer = sqs.answer
-
-    async def keeping(request: web.Request) -> web.StreamResponse:
-        transports.append(request.transport)
-        return await answer(request)
-
-    sqs.answer = keeping  # type: ignore[method-assign]
     sqs.on("ReceiveMessage", hang_up)
     async with consuming(sqs.queue_url) as source:
         with pytest.raises(Transient):
             await source.receive(10)
+        assert len(sqs.of("ReceiveMessage")) == 1
 
 
 # ── the queue is there, or it is not ───────────────────────────────────────────────────────────
@@ -338,6 +339,15 @@ async def test_an_extension_that_fails_is_logged_without_the_handle(sqs: Scripte
     assert "handle-1" not in repr(logs)
 
 
+async def test_a_malformed_answer_to_an_extension_takes_nothing_down(sqs: Scripted) -> None:
+    sqs.batches.append([message(1)])
+    sqs.on("ChangeMessageVisibilityBatch", saying(b"[]"))
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await source.receive(10)
+        await until(lambda: len(sqs.of("ChangeMessageVisibilityBatch")) == 2)
+        await source.settle(delivery, Acknowledge())
+
+
 async def test_extensions_and_deletes_travel_in_batches_of_at_most_ten_with_ids_of_their_own(
     sqs: Scripted,
 ) -> None:
@@ -401,7 +411,9 @@ async def test_the_newest_receipt_handle_settles_whichever_delivery_is_settled(
     assert {e["ReceiptHandle"] for batch in sqs.entries("ChangeMessageVisibilityBatch") for e in batch} == {
         "new handle"
     }
-    assert {e["ReceiptHandle"] for batch in sqs.entries("DeleteMessageBatch") for e in batch} == {"new handle"}
+    assert {e["ReceiptHandle"] for batch in sqs.entries("DeleteMessageBatch") for e in batch} == {
+        "new handle"
+    }
 
 
 async def test_of_a_batch_that_fails_in_part_only_the_failed_entry_is_sent_again(sqs: Scripted) -> None:

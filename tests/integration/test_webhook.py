@@ -101,7 +101,9 @@ async def bots() -> AsyncIterator[Bots]:
         yield made
 
 
-def webhook(url: str, *keys: str, timeout: float = 1.0, now: Callable[[], float] = time.time) -> WebhookRuntime:  # noqa: ASYNC109 - the runtime's own
+def webhook(
+    url: str, *keys: str, timeout: float = 1.0, now: Callable[[], float] = time.time
+) -> WebhookRuntime:
     secrets = [Secret(key) for key in keys or (KEYS[0],)]
     return WebhookRuntime(url, secrets, timeout_seconds=timeout, now=now, user_agent="attachd/test")
 

@@ -33,11 +33,6 @@ class Lobby:
         self.cancelled: list[str] = []
         self.reports = 0
 
-    def spent(self, burst: int, rate: float, started: float) -> int:
-        """Tokens taken, if the quota was never idle since it started: what the TAT says."""
-        tat = max(self.quota._tat, started)
-        return round((tat - started) * rate) if burst else 0
-
     async def wait(
         self, name: str, *, priority: int = 0, since: float = 0.0, until: float = FOREVER
     ) -> None:
@@ -53,6 +48,8 @@ class Lobby:
 
     def report(self) -> None:
         self.reports += 1
+        if self.reports > 200_000:
+            raise AssertionError("the pump spins")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
@@ -78,7 +75,7 @@ async def test_the_higher_priority_goes_first_and_among_equals_the_older() -> No
                 await lobby.wait(name, priority=priority, since=since)
 
             chats.start_soon(one)
-        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(0.0)
         async with lobby.running():
             await anyio.sleep(10)
     assert lobby.order == ["a", "b", "c", "d", "e"]
@@ -86,12 +83,12 @@ async def test_the_higher_priority_goes_first_and_among_equals_the_older() -> No
 
 
 async def test_equals_of_the_same_age_go_in_the_order_they_came() -> None:
-    lobby = Lobby(rate=100.0)
+    lobby = Lobby(rate=128.0)
     names = [f"c-{n}" for n in range(20)]
     async with anyio.create_task_group() as chats:
         for name in names:
             chats.start_soon(lobby.wait, name)
-            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.0)
         async with lobby.running():
             await anyio.sleep(10)
     assert lobby.order == names
@@ -102,7 +99,7 @@ async def test_who_comes_later_and_is_more_urgent_overtakes_those_who_wait() -> 
     async with lobby.running(), anyio.create_task_group() as chats:
         for name in ("first", "second", "third"):
             chats.start_soon(lobby.wait, name)
-            await anyio.wait_all_tasks_blocked()
+            await anyio.sleep(0.0)
         await anyio.sleep(0.5)
         await lobby.room.admit("urgent", priority=1, since=99.0, until=FOREVER)
         assert anyio.current_time() == pytest.approx(2.0, abs=1e-5)
@@ -175,7 +172,7 @@ async def test_a_call_at_the_moment_of_the_grant_does_not_take_the_token_back() 
     lobby = Lobby()
     async with anyio.create_task_group() as chats:
         chats.start_soon(lobby.wait, "c-1")
-        await anyio.wait_all_tasks_blocked()
+        await anyio.sleep(0.0)
         lobby.room._call_next()
         assert not lobby.room.call_away("c-1", Outcome.ENDED)
     assert lobby.order == ["c-1"]
@@ -269,7 +266,7 @@ async def test_the_pump_never_spins(rate: float) -> None:
     def report() -> None:
         nonlocal looked
         looked += 1
-        if looked > 100_000:
+        if looked > 10_000:
             raise AssertionError("the pump spins")
 
     async with anyio.create_task_group() as background:
@@ -298,7 +295,7 @@ async def test_the_pump_does_not_spin_on_the_real_clock_either() -> None:
 
 
 async def test_twenty_thousand_wait_in_little_memory_and_leave_at_exactly_the_rate() -> None:
-    count, rate, burst = 20_000, 1000.0, 8
+    count, rate, burst = 20_000, 1024.0, 8
     lobby = Lobby(rate, burst)
     async with anyio.create_task_group() as chats:
         with _allocations() as allocated:
@@ -360,7 +357,7 @@ async def test_who_left_is_forgotten_even_while_others_keep_overtaking() -> None
 
 
 @settings(max_examples=60, deadline=None)
-@given(seed=st.integers(0, 2**32), rate=st.sampled_from([0.5, 2.0, 5.0]), burst=st.integers(1, 8))
+@given(seed=st.integers(0, 2**32), rate=st.sampled_from([0.5, 2.0, 4.0]), burst=st.integers(1, 8))
 async def test_whoever_leaves_when_and_how_every_token_spent_is_one_chat_admitted(
     seed: int, rate: float, burst: int
 ) -> None:
