@@ -160,6 +160,16 @@ class Claim:
             outcome = Outcome(self.entry.reason or Outcome.ENDED)
             raise Permanent(outcome, detail="the contact ended in the meantime")
 
+    def wait_out(self, window: float, margin: float) -> None:
+        """Let a window close that is as good as closed, before anything is spent on it.
+
+        Raises:
+            Transient: come back when it has closed.
+        """
+        left = lifecycle.closing(self.entry, self._now(), window, margin)
+        if left > 0:
+            raise Transient("window_closing", "waiting for the next generation", after=left)
+
     async def begin(self, bot: str, rule: str, window: float) -> Entry:
         """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation."""
         self.check()

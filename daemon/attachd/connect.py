@@ -7,6 +7,7 @@ go in and out as ``Secret``; no foreign exception leaves this module, since its 
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from types import MappingProxyType
 from typing import Any, Final, NoReturn, Protocol
 
 import aiohttp
@@ -67,6 +68,12 @@ ERRORS: Final[Mapping[str, _Row]] = {
     "RequestExpired": _later("clock_skew", after=10.0),
 }
 
+# The Participant Service's authority is the token alone: denied means that token or participant is gone.
+GONE: Final[Mapping[str, _Row]] = {
+    "AccessDeniedException": _never(Outcome.UNSERVED, "participant_gone"),
+    "ResourceNotFoundException": _never(Outcome.UNSERVED, "participant_gone"),
+}
+
 
 class Connect:
     """One account and Region's Amazon Connect.
@@ -100,26 +107,28 @@ class Connect:
             )
         except (ClientError, BotoCoreError, aiohttp.ClientError, OSError) as error:
             _translate(error, "CreateParticipant")
-        except (KeyError, TypeError):
-            raise Transient(
-                "malformed_reply", "CreateParticipant's reply lacks fields", ambiguous=True
-            ) from None
+        except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
+            detail = f"CreateParticipant's reply cannot be read: {type(error).__name__}"
+            raise Transient("malformed_reply", detail, ambiguous=True) from None
 
     async def dismiss(self, participant: Participant) -> None:
         """See ``ports.Attacher``. Takes the flow's "Bot participant disconnected" branch."""
+        operation = "CreateParticipantConnection"
         try:
             answer = await self._participants.create_participant_connection(
                 ParticipantToken=participant.token.reveal(),
                 Type=["CONNECTION_CREDENTIALS"],
                 ConnectParticipant=True,
             )
+            operation = "DisconnectParticipant"
             await self._participants.disconnect_participant(
                 ConnectionToken=answer["ConnectionCredentials"]["ConnectionToken"]
             )
         except (ClientError, BotoCoreError, aiohttp.ClientError, OSError) as error:
-            _translate(error, "CreateParticipantConnection")
-        except (KeyError, TypeError):
-            raise Transient("malformed_reply", "the Participant Service's reply lacks fields") from None
+            _translate(error, operation, GONE)
+        except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
+            detail = f"{operation}'s reply cannot be read: {type(error).__name__}"
+            raise Transient("malformed_reply", detail) from None
 
 
 @asynccontextmanager
@@ -154,14 +163,20 @@ async def clients(
         raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
 
 
-def _translate(error: Exception, operation: str) -> NoReturn:
+def _translate(
+    error: Exception, operation: str, first: Mapping[str, _Row] = MappingProxyType({})
+) -> NoReturn:
     """The one place where a foreign error becomes ours. The cause is cut: it may quote the request."""
     match error:
         case ClientError():
             code = str(error.response.get("Error", {}).get("Code", ""))
             status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
             request_id = error.response.get("ResponseMetadata", {}).get("RequestId", "?")
-            row = ERRORS.get(code) or _by_status(status, code)
+            if error.operation_name != operation:
+                # Fetching credentials on the way: AssumeRole, AssumeRoleWithWebIdentity, SSO …
+                detail = f"{operation}: no AWS credentials: {error.operation_name} answered {status} {code}"
+                raise Transient("credentials", detail, after=10.0) from None
+            row = first.get(code) or ERRORS.get(code) or _by_status(status, code)
             raise row(f"{operation} answered {status} {code} (request id {request_id})") from None
         case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError():
             raise Transient("credentials", f"{operation}: no usable AWS credentials", after=10.0) from None
@@ -183,4 +198,8 @@ def _by_status(status: int, code: str) -> _Row:
         return _later("connect_internal", ambiguous=True)
     if status == 429:  # noqa: PLR2004 - HTTP's own
         return _later("throttled")
+    if status in {401, 403}:
+        return _later("credentials", after=10.0)
+    if status == 408:  # noqa: PLR2004 - HTTP's own
+        return _later("timeout")
     return _never(Outcome.REFUSED, code.lower()[:40] or "unmodelled")

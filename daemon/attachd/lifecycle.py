@@ -163,6 +163,17 @@ def begin(entry: Entry, now: float, window: float) -> Entry:
     )
 
 
+def closing(entry: Entry, now: float, window: float, margin: float) -> float:
+    """Seconds until the window has closed, if too little of it is left for a runtime to connect; else 0.
+
+    The same generation is of no use any more then, and the next one may not be asked for yet.
+    """
+    if entry.requested_at is None:
+        return 0.0
+    left = entry.requested_at + window - now
+    return left if 0 < left <= margin else 0.0
+
+
 def client_token(instance_id: str, contact_id: str, generation: int) -> str:
     """CreateParticipant's idempotency token: the same after any crash, on any machine; 64 characters."""
     return hashlib.sha256(f"{instance_id}|{contact_id}|{generation}".encode()).hexdigest()

@@ -133,6 +133,7 @@ class Pipeline:
 
         async def one_try() -> Participant:
             claim.check()
+            claim.wait_out(WINDOW_SECONDS, OFFER_MARGIN_SECONDS)
             with trail.station("admit"):
                 await self._room.admit(contact.id, priority=choice.priority, since=event.time, until=until)
             entry = await claim.begin(bot.name, choice.rule, WINDOW_SECONDS)

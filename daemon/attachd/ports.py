@@ -24,10 +24,10 @@ class Source(Protocol):
     name: str
 
     def open(self) -> AbstractAsyncContextManager[None]:
-        """Connect, check that the source is there, keep what is in hand; on leaving, flush and let go.
+        """Connect, check that the source is there, keep what is in hand until it is left.
 
         Raises:
-            Misconfigured: the source does not exist or may not be read. It is never created.
+            Misconfigured: the source does not exist. It is never created.
         """
         ...
 

@@ -74,7 +74,8 @@ class MemorySource:
             yield
         finally:
             for message in self._messages.values():
-                message.visible_at = 0.0
+                if message.visible_at == float("inf"):
+                    message.visible_at = 0.0
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See ``ports.Source``."""
@@ -94,8 +95,9 @@ class MemorySource:
             case Acknowledge():
                 self._messages.pop(delivery.id, None)
             case Release(after=after):
-                self._messages[delivery.id].visible_at = anyio.current_time() + after
-                self._wake()
+                if (message := self._messages.get(delivery.id)) is not None:
+                    message.visible_at = anyio.current_time() + after
+                    self._wake()
             case Quarantine(reason=reason):
                 self._messages.pop(delivery.id, None)
                 self.quarantine.append((delivery.body, reason))

@@ -163,8 +163,9 @@ async def consuming(queue_url: str, quarantine_url: str | None = None) -> AsyncI
         dice=random.Random(1),
         user_agent="attachd/test",
     )
-    async with source.open():
-        yield source
+    with anyio.fail_after(20):
+        async with source.open():
+            yield source
 
 
 async def until(condition: Callable[[], object], seconds: float = 3.0) -> None:

@@ -63,10 +63,11 @@ class Callers:
 @asynccontextmanager
 async def running(peer: Peer, limit: int = 10) -> AsyncIterator[Callers]:
     batcher = Batcher(peer.call, limit)
-    async with anyio.create_task_group() as background:
-        background.start_soon(batcher.run)
-        yield Callers(batcher)
-        background.cancel_scope.cancel()
+    with anyio.fail_after(24 * 3600):
+        async with anyio.create_task_group() as background:
+            background.start_soon(batcher.run)
+            yield Callers(batcher)
+            background.cancel_scope.cancel()
 
 
 async def ask_all(callers: Callers, items: Sequence[int], at: Sequence[float] = ()) -> None:

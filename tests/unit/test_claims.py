@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import pairwise
 
 import anyio
 import pytest
@@ -17,6 +18,8 @@ from attachd.settings import Service
 EPOCH = 1_800_000_000.0
 WINDOW = 15.0
 
+Happening = Callable[[], Awaitable[object]]
+
 
 def _now() -> float:
     return EPOCH + asyncio.get_running_loop().time()
@@ -28,8 +31,8 @@ class Journal(MemoryJournal):
     def __init__(self) -> None:
         super().__init__()
         self.living: set[str] = set()
-        self.before_put: list[Callable[[], Awaitable[object]]] = []
-        self.after_put: list[Callable[[], Awaitable[object]]] = []
+        self.before_put: list[Happening] = []
+        self.after_put: list[Happening] = []
         self.puts: list[Entry] = []
         self.purges: list[float] = []
         self.faults: list[Exception] = []
@@ -127,7 +130,7 @@ async def test_closing_outcomes_close_the_contact_and_all_others_release_it(
     journal: Journal, outcome: Outcome
 ) -> None:
     claims = _claims(journal)
-    with pytest.raises(Permanent):
+    with pytest.raises(Permanent):  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1") as claim:
             await claim.begin("b", "r", WINDOW)
             raise Permanent(outcome)
@@ -173,7 +176,14 @@ async def test_a_contact_in_a_living_rivals_hand_is_left_to_it_for_a_while(journ
 async def test_a_dead_rivals_contact_is_taken_over_with_what_it_asked_of_connect(journal: Journal) -> None:
     await journal.put(
         Entry(
-            "c-1", Stage.ATTACHED, 1, EPOCH, owner="them", generation=2, requested_at=EPOCH, participant_id="p"
+            "c-1",
+            Stage.ATTACHED,
+            1,
+            EPOCH,
+            owner="them",
+            generation=2,
+            requested_at=EPOCH,
+            participant_id="p",
         )
     )
     async with _claims(journal).hold("c-1") as claim:
@@ -211,7 +221,7 @@ async def test_who_loses_the_race_to_an_end_learns_the_end(journal: Journal) -> 
 async def test_a_move_of_a_claim_that_was_taken_away_is_refused_and_the_taker_is_not_disturbed(
     journal: Journal,
 ) -> None:
-    with pytest.raises(Transient, match="claim_lost"):
+    with pytest.raises(Transient, match="claim_lost"):  # noqa: PT012 - the error must leave the block
         async with _claims(journal).hold("c-1") as claim:
             theirs = replace(journal.entry(), owner="them", version=2)
             await MemoryJournal.put(journal, theirs)
@@ -234,7 +244,7 @@ async def test_an_end_while_the_contact_is_held_makes_every_next_step_raise(
     journal: Journal, effect: Effect, outcome: Outcome
 ) -> None:
     claims = _claims(journal)
-    with pytest.raises(Permanent):
+    with pytest.raises(Permanent):  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1") as claim:
             claim.check()
             await claims.end("c-1", effect)
@@ -253,7 +263,7 @@ async def test_an_end_while_the_contact_is_held_makes_every_next_step_raise(
 
 async def test_an_end_by_another_process_is_learnt_with_the_next_write(journal: Journal) -> None:
     ours, theirs = _claims(journal), _claims(journal, "them")
-    with pytest.raises(Permanent) as refusal:
+    with pytest.raises(Permanent) as refusal:  # noqa: PT012 - the error must leave the block
         async with ours.hold("c-1") as claim:
             await theirs.end("c-1", Effect.ENDS)
             await claim.begin("b", "r", WINDOW)
@@ -282,7 +292,7 @@ async def test_an_end_seen_while_a_write_was_under_way_is_not_forgotten_when_its
 ) -> None:
     """The write is stored, the end is stored after it, and only then does the answer to the write arrive."""
     claims = _claims(journal)
-    with pytest.raises(Permanent) as refusal:
+    with pytest.raises(Permanent) as refusal:  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1") as claim:
             journal.after_put.append(lambda: claims.end("c-1", Effect.ENDS))
             await claim.begin("b", "r", WINDOW)
@@ -294,7 +304,7 @@ async def test_an_end_seen_while_a_write_was_under_way_is_not_forgotten_when_its
 async def test_an_end_while_the_claim_itself_is_being_written_is_not_missed(journal: Journal) -> None:
     claims = _claims(journal)
     journal.after_put.append(lambda: claims.end("c-1", Effect.ENDS))
-    with pytest.raises(Permanent) as refusal:
+    with pytest.raises(Permanent) as refusal:  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1") as claim:
             claim.check()
             raise AssertionError("the end was missed, and the contact waits for a token in vain")
@@ -359,7 +369,7 @@ async def test_a_release_that_fails_hides_nothing_and_the_next_delivery_of_this_
 ) -> None:
     claims = _claims(journal)
     journal.living.add("us")
-    with pytest.raises(RuntimeError, match="the reason"):
+    with pytest.raises(RuntimeError, match="the reason"):  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1"):
             journal.faults.append(Transient("journal"))
             raise RuntimeError("the reason")
@@ -404,7 +414,7 @@ async def test_the_journals_keeper_reports_more_often_than_the_shortest_stall_th
     reports: list[float] = []
     with anyio.move_on_after(300):
         await _claims(journal).compact(100, lambda: reports.append(anyio.current_time()))
-    longest = max(later - earlier for earlier, later in zip(reports, reports[1:], strict=False))
+    longest = max(later - earlier for earlier, later in pairwise(reports))
     assert longest < _shortest_stall()
 
 

@@ -94,7 +94,9 @@ def test_a_deliverys_handle_is_not_in_its_repr() -> None:
 
 
 def _nouns() -> list[type[Any]]:
-    return [noun for noun in vars(model).values() if isinstance(noun, type) and dataclasses.is_dataclass(noun)]
+    return [
+        noun for noun in vars(model).values() if isinstance(noun, type) and dataclasses.is_dataclass(noun)
+    ]
 
 
 @pytest.mark.parametrize("noun", _nouns())

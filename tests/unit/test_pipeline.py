@@ -235,6 +235,20 @@ async def test_after_the_window_the_next_generation_asks_with_a_new_client_token
     assert handoff.connect_by == world.now() + 15.0
 
 
+async def test_a_window_that_is_as_good_as_closed_is_waited_out_and_costs_nothing(
+    world: World, contact_event: Build
+) -> None:
+    await _die_after_create_participant(world, contact_event)
+    await anyio.sleep(14 - asyncio.get_running_loop().time())
+    world.connect.made.clear()  # Connect drops the participant that never connected
+    world.restarted("another start")
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert world.now() == pytest.approx(EPOCH + 15.0, abs=0.1)
+    assert list(world.runtime.accepted) == ["c-1_2"]
+    assert len(world.connect.requests) == 2
+    assert world.connect.dismissed == []
+
+
 async def test_connect_by_counts_from_the_first_request_that_may_have_had_an_effect(
     world: World, contact_event: Build
 ) -> None:

@@ -77,7 +77,8 @@ class SqliteJournal:
             yield
         finally:
             db, self._db = self._db, None
-            await run_sync(db.close)
+            with anyio.CancelScope(shield=True):
+                await run_sync(db.close)
 
     def _connect(self) -> sqlite3.Connection:
         db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=2.0)
@@ -99,6 +100,14 @@ class SqliteJournal:
             raise Misconfigured(
                 [
                     f"[journal] path {self._path}: written by a newer attachd (schema {version}); upgrade this one"
+                ]
+            )
+        columns = tuple(row[1] for row in db.execute("PRAGMA table_info(contacts)"))
+        (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
+        if (version == 0 and objects) or (version == _VERSION and columns != _COLUMNS):
+            raise Misconfigured(
+                [
+                    f"[journal] path {self._path}: another application's database; give attachd a file of its own"
                 ]
             )
         if version == 0:

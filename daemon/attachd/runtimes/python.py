@@ -4,6 +4,7 @@ It returns when it has taken the chat over, and goes on in tasks of its own. Wha
 failure and ends as ours would: it never takes the line down.
 """
 
+import asyncio
 import importlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import anyio
 
 from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.model import Handoff
+from attachd.runtimes import payload
 
 _KEPT_KEYS: Final = 10_000
 
@@ -30,6 +32,7 @@ class PythonRuntime:
         self._take = take
         self._timeout_seconds = timeout_seconds
         self._accepted: dict[str, None] = {}
+        self._offered: dict[str, anyio.Event] = {}
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -38,16 +41,33 @@ class PythonRuntime:
 
     async def offer(self, handoff: Handoff) -> None:
         """See ``ports.Runtime``."""
+        while (other := self._offered.get(handoff.key)) is not None:
+            await other.wait()
         if handoff.key in self._accepted:
             return
+        done = self._offered[handoff.key] = anyio.Event()
+        try:
+            await self._once(handoff)
+        finally:
+            del self._offered[handoff.key]
+            done.set()
+
+    async def _once(self, handoff: Handoff) -> None:
         try:
             with anyio.fail_after(self._timeout_seconds):
                 await self._take(handoff)
-        except (Transient, Permanent):
-            raise
+        except Transient as error:
+            detail = payload.quotable(error.detail, handoff)
+            raise Transient(error.reason, detail, after=error.after, ambiguous=error.ambiguous) from None
+        except Permanent as error:
+            raise Permanent(error.outcome, error.reason, payload.quotable(error.detail, handoff)) from None
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise Transient("runtime_crashed", "the callable was cancelled from within") from None
         except TimeoutError:
             raise Transient("timeout", f"no answer in {self._timeout_seconds} s", ambiguous=True) from None
-        except Exception as error:  # noqa: BLE001 - a user's callable may raise anything; its text may quote the token
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's callable may raise anything; its text may quote the token
             raise Transient("runtime_crashed", f"the callable raised {type(error).__name__}") from None
         self._accepted[handoff.key] = None
         if len(self._accepted) > _KEPT_KEYS:

@@ -14,6 +14,7 @@ Redirects are not followed: a credential goes where the operator said, and nowhe
 Standard Webhooks': the token lives for 15 s, so a try is short and tries end with it.
 """
 
+import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -68,7 +69,10 @@ class WebhookRuntime:
         )
         headers = {"User-Agent": self._user_agent}
         async with aiohttp.ClientSession(
-            connector=connector, timeout=self._timeout, headers=headers
+            connector=connector,
+            timeout=self._timeout,
+            headers=headers,
+            cookie_jar=aiohttp.DummyCookieJar(),
         ) as self._http:
             yield
 
@@ -87,6 +91,8 @@ class WebhookRuntime:
             raise Transient(
                 "timeout", f"{self._url} did not answer in {self._timeout.total} s", ambiguous=True
             ) from None
+        except aiohttp.ClientConnectorError as error:
+            raise Transient("unreachable", f"{self._url}: {type(error).__name__}") from None
         except (aiohttp.ClientError, OSError) as error:
             raise Transient("unreachable", f"{self._url}: {type(error).__name__}", ambiguous=True) from None
 
@@ -120,4 +126,4 @@ def _judge(status: int, retry_after: str | None, said: str) -> None:
 
 def _seconds(retry_after: str | None) -> float | None:
     """``Retry-After`` as seconds; a date is not worth its clock skew inside 15 s and is passed over."""
-    return float(retry_after) if retry_after is not None and retry_after.isdecimal() else None
+    return float(retry_after) if retry_after is not None and re.fullmatch("[0-9]{1,6}", retry_after) else None

@@ -8,8 +8,9 @@ Source: Amazon SQS developer guide, "Visibility timeout"; API reference, Receive
 """
 
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import aiohttp
@@ -17,7 +18,6 @@ import anyio
 import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.session import AioSession
-from anyio.abc import TaskGroup
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attachd.errors import Misconfigured, Transient
@@ -94,28 +94,35 @@ class SqsSource:
             async with (
                 self._session.create_client("sqs", config=polls) as self._poller,
                 self._session.create_client("sqs", config=calls) as self._caller,
-                self._kept() as _,
+                self._kept(),
             ):
                 yield
         except BotoCoreError as error:
             raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
 
     @asynccontextmanager
-    async def _kept(self) -> AsyncIterator[TaskGroup]:
+    async def _kept(self) -> AsyncIterator[None]:
         """Check the queue, then keep what is in hand until the end; the last deletes go out before it."""
         await self._check(self._queue_url)
         if self._quarantine_url is not None:
             await self._check(self._quarantine_url)
         self._deletes = Batcher(self._delete_batch, _BATCH)
         self._changes = Batcher(self._change_batch, _BATCH)
+        # Shielded: what is in hand is kept, and settled, while everything around it is being cancelled.
+        keeping = anyio.CancelScope(shield=True)
         async with anyio.create_task_group() as background:
-            background.start_soon(self._deletes.run)
-            background.start_soon(self._changes.run)
-            background.start_soon(self._extend)
+            background.start_soon(self._keep, keeping)
             try:
-                yield background
+                yield
             finally:
-                background.cancel_scope.cancel()
+                keeping.cancel()
+
+    async def _keep(self, keeping: anyio.CancelScope) -> None:
+        with keeping:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._deletes.run)
+                tasks.start_soon(self._changes.run)
+                tasks.start_soon(self._extend)
 
     async def _check(self, url: str) -> None:
         """A queue that is not there ends the start; an AWS that does not answer is the polls' trouble, not ours."""
@@ -140,9 +147,13 @@ class SqsSource:
                 VisibilityTimeout=self._visibility_seconds,
                 MessageSystemAttributeNames=["ApproximateReceiveCount"],
             )
+            deliveries = [self._delivery(message) for message in answer.get("Messages", [])]
         except _AWS_ERRORS as error:
             raise Transient(_reason(error), f"receiving from {self.name}: {error}") from None
-        deliveries = [self._delivery(message) for message in answer.get("Messages", [])]
+        except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
+            raise Transient(
+                "malformed_reply", f"receiving from {self.name}: {type(error).__name__}"
+            ) from None
         # The same message again is the newest receipt handle of it: older ones may no longer delete.
         self._in_hand.update({delivery.id: delivery for delivery in deliveries})
         return deliveries
@@ -161,24 +172,34 @@ class SqsSource:
         """See ``ports.Source``."""
         newest = self._in_hand.pop(delivery.id, delivery)
         until = anyio.current_time() + _SETTLE_SECONDS
-        await retrying(
-            lambda: self._settle_once(newest, disposition), backoff=Backoff(), until=until, dice=self._dice
-        )
+        if isinstance(disposition, Quarantine) and (url := self._quarantine_url) is not None:
+            # Two steps, each with its own tries: a delete that fails puts nothing aside twice.
+            aside = partial(self._quarantine, url, newest, disposition.reason)
+            await self._tried(aside, until)
+            disposition = Acknowledge()
+        await self._tried(partial(self._settle_once, newest, disposition), until)
+
+    async def _tried(self, call: Callable[[], Awaitable[None]], until: float) -> None:
+        """Try until then; whatever is not ours comes out as ``Transient``."""
+
+        async def once() -> None:
+            try:
+                await call()
+            except Transient:
+                raise
+            except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
+                raise Transient(_reason(error), f"{self.name}: {type(error).__name__}") from None
+
+        await retrying(once, backoff=Backoff(), until=until, dice=self._dice)
 
     async def _settle_once(self, delivery: Delivery, disposition: Disposition) -> None:
-        try:
-            match disposition:
-                case Acknowledge():
-                    await self._deletes.do(str(delivery.handle))
-                case Release(after=after):
-                    await self._change(delivery, after)
-                case Quarantine(reason=reason) if self._quarantine_url is not None:
-                    await self._quarantine(self._quarantine_url, delivery, reason)
-                    await self._deletes.do(str(delivery.handle))
-                case Quarantine():
-                    await self._change(delivery, self._visibility_seconds)
-        except _AWS_ERRORS as error:
-            raise Transient(_reason(error), f"settling with {self.name}: {error}") from None
+        match disposition:
+            case Acknowledge():
+                await self._deletes.do(str(delivery.handle))
+            case Release(after=after):
+                await self._change(delivery, after)
+            case Quarantine():
+                await self._change(delivery, self._visibility_seconds)
 
     async def _quarantine(self, url: str, delivery: Delivery, reason: str) -> None:
         await self._caller.send_message(
@@ -202,13 +223,14 @@ class SqsSource:
                     extensions.start_soon(self._extend_one, delivery)
 
     async def _extend_one(self, delivery: Delivery) -> None:
+        until = anyio.current_time() + self._visibility_seconds / 4
         try:
-            await self._change(delivery, self._visibility_seconds)
-        except (Transient, *_AWS_ERRORS) as error:
+            await self._tried(partial(self._change, delivery, self._visibility_seconds), until)
+        except Transient as error:
             log.warning(
                 "sqs.not_extended",
                 message=delivery.id,
-                reason=_reason(error),
+                reason=error.reason,
                 next="the queue may hand it out again; the journal's claim keeps that harmless",
             )
 
@@ -234,4 +256,4 @@ def _failures(answer: dict[str, Any], count: int) -> list[str | None]:
 def _reason(error: Exception) -> str:
     if isinstance(error, ClientError):
         return str(error.response.get("Error", {}).get("Code", "unknown"))[:60]
-    return type(error).__name__
+    return "malformed_reply" if not isinstance(error, _AWS_ERRORS) else type(error).__name__

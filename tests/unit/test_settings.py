@@ -1,0 +1,510 @@
+"""The configuration: what loads, and that every error is said at once, in its place, and no secret with it."""
+
+import json
+import math
+from collections.abc import Mapping
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from attachd.errors import Misconfigured
+from attachd.settings import SecretRef, Settings, load
+
+CANARY = "canary-9f2c1e"
+
+MINIMAL = """
+[source]
+type = "sqs"
+queue_url = "https://sqs.eu-central-1.amazonaws.com/111122223333/contact-events"
+
+[[bots]]
+name = "concierge"
+display_name = "Ava"
+runtime = "ava"
+
+[[rules]]
+name = "web chat"
+bot = "concierge"
+
+[runtimes.ava]
+type = "webhook"
+url = "https://bot.internal/attach"
+secret = { env = "AVA_KEY" }
+"""
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    import os  # noqa: PLC0415 - nothing else here may look at the environment
+
+    for name in [name for name in os.environ if name.upper().startswith("ATTACHD_")]:
+        monkeypatch.delenv(name)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "attachd.toml"
+
+
+def _load(file: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
+    file.write_text(text, encoding="utf-8")
+    return load(file, environ or {})
+
+
+def _problems(file: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
+    """What is wrong with a file, each problem without the file's name, which each must begin with."""
+    with pytest.raises(Misconfigured) as refusal:
+        _load(file, text, environ)
+    problems = list(refusal.value.problems)
+    assert problems
+    return [problem.removeprefix(f"{file}: ") for problem in problems]
+
+
+# ── what loads ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_minimal_file_loads_with_the_documented_defaults(file: Path) -> None:
+    config = _load(file, MINIMAL)
+    assert (config.quota.rate, config.quota.burst) == (5, 8)
+    assert config.journal.type == "sqlite"
+    assert (config.rules[0].attach_within, config.rules[0].priority) == (60, 0)
+    assert json.loads(config.rules[0].when) == {"detail": {"channel": ["CHAT"]}}
+    assert (config.logging.level, config.logging.format) == ("info", "json")
+    assert config.health.listen == "127.0.0.1:8080"
+
+
+def test_a_file_is_utf_8_whatever_the_locale(file: Path) -> None:
+    assert _load(file, MINIMAL.replace("Ava", "Åva 😀")).bots[0].display_name == "Åva 😀"
+
+
+@pytest.mark.parametrize(
+    ("written", "seconds"),
+    [
+        ('"250ms"', 0.25),
+        ('"60s"', 60),
+        ('"5m"', 300),
+        ('"2h"', 7200),
+        ('"3d"', 259200),
+        ("45", 45),
+        ('"1.5 m"', 90),
+        ("0.5", 0.5),
+        ('" 7s "', 7),
+    ],
+)
+def test_durations_are_read_with_their_units(file: Path, written: str, seconds: float) -> None:
+    assert _load(file, f"{MINIMAL}[service]\ndrain = {written}\n").service.drain == seconds
+
+
+@pytest.mark.parametrize(
+    "when",
+    [
+        "when.detail.tags.language = [{ prefix = 'de' }]",
+        """when = '{"detail":{"tags":{"language":["de"]}}}'""",
+    ],
+)
+def test_a_pattern_is_a_table_or_the_text_that_aws_shows(file: Path, when: str) -> None:
+    config = _load(file, MINIMAL.replace('name = "web chat"', f'name = "web chat"\n{when}'))
+    assert "language" in json.loads(config.rules[0].when)["detail"]["tags"]
+
+
+def test_settings_cannot_be_changed(file: Path) -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        _load(file, MINIMAL).quota.rate = 6  # type: ignore[misc]  # that is the point
+
+
+# ── what does not, and what is said ────────────────────────────────────────────────────────────
+
+
+def test_every_error_is_said_at_once_and_names_file_table_and_key(file: Path) -> None:
+    text = (
+        MINIMAL.replace('display_name = "Ava"', "")
+        .replace("https://sqs", "sqs")
+        .replace('runtime = "ava"', 'runtime = "avva"')
+        + '[quota]\nrate = -1\n[service]\ndrain = "soon"\n[logging]\nlevel = "loud"\n'
+    )
+    with pytest.raises(Misconfigured) as refusal:
+        _load(file, text)
+    problems = refusal.value.problems
+    assert all(problem.startswith(f"{file}: ") for problem in problems)
+    for place in (
+        "[[bots]] 1 'concierge', display_name: missing",
+        "[source] queue_url: ",
+        "[[bots]] 1 'concierge', runtime: there is no table [runtimes.avva]; did you mean 'ava'?",
+        "[quota] rate: ",
+        "[service] drain: not a duration",
+        "[logging] level: ",
+    ):
+        assert [problem for problem in problems if place in problem], place
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ("[quota]\nraet = 4\n", "[quota] raet: there is no such key; did you mean 'rate'?"),
+        ("[servcie]\ndrain = 4\n", "servcie: there is no such key; did you mean 'service'?"),
+        ("[logging]\ncolour = 4\n", "[logging] colour: there is no such key; there are format, level"),
+    ],
+)
+def test_an_unknown_key_is_an_error_with_a_suggestion(file: Path, text: str, problem: str) -> None:
+    assert _problems(file, MINIMAL + text) == [problem]
+
+
+def test_missing_tables_are_named(file: Path) -> None:
+    assert _problems(file, "") == [f"[{t}]: missing" for t in ("source", "bots", "rules", "runtimes")]
+
+
+@pytest.mark.parametrize("value", ['"5 fortnights"', '"-5s"', '"5"', "0", "-1", '"0s"', "nan", "[]", "{}"])
+def test_what_is_no_duration_is_refused(file: Path, value: str) -> None:
+    (problem,) = _problems(file, f"{MINIMAL}[service]\ndrain = {value}\n")
+    assert problem.startswith("[service] drain: ")
+
+
+@pytest.mark.parametrize("value", ["inf", f'"{"9" * 400}d"'])
+def test_no_duration_is_without_end(file: Path, value: str) -> None:
+    (problem,) = _problems(file, f"{MINIMAL}[service]\ndrain = {value}\n")
+    assert problem.startswith("[service] drain: ")
+
+
+def test_a_bad_pattern_is_refused_in_eventbridges_words(file: Path) -> None:
+    text = MINIMAL.replace('name = "web chat"', 'name = "web chat"\nwhen.detail.channel = "CHAT"')
+    problems = _problems(file, text)
+    assert (
+        "[[rules]] 1 'web chat', when: not an event pattern: \"channel\" must be an object or an array"
+        in problems
+    )
+
+
+def test_an_error_inside_a_list_brings_no_second_one_about_its_length(file: Path) -> None:
+    """An invalid rule is there all the same: to say that there is none sends the reader astray."""
+    (problem,) = _problems(
+        file, MINIMAL.replace('bot = "concierge"', 'bot = "concierge"\nattach_within = "soon"')
+    )
+    assert problem.startswith("[[rules]] 1 'web chat', attach_within: not a duration")
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [("[source\n", 1), ("a = 1\nb = \n", 2), ('a = 1\n\nb = "x\n', 3), ("a = 1\na = 2\n", 2)],
+)
+def test_a_syntax_error_shows_its_line(file: Path, text: str, line: int) -> None:
+    (problem,) = _problems(file, text)
+    assert f"line {line}" in problem
+
+
+def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "latin.toml").write_bytes(b'a = "\xfc"')
+    for path in (tmp_path / "nowhere.toml", tmp_path, tmp_path / "latin.toml"):
+        with pytest.raises(Misconfigured) as refusal:
+            load(path, {})
+        assert str(path) in refusal.value.problems[0]
+
+
+def test_names_that_stand_there_twice_are_said(file: Path) -> None:
+    twice = MINIMAL[MINIMAL.index("[[bots]]") : MINIMAL.index("[runtimes.ava]")]
+    assert _problems(file, MINIMAL + twice) == [
+        "[[bots]]: the name 'concierge' stands there twice",
+        "[[rules]]: the name 'web chat' stands there twice",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("named", "hint"), [("concierg", "; did you mean 'concierge'?"), ("xyz", "; there are concierge")]
+)
+def test_a_rule_for_a_bot_that_is_not_there_is_said(file: Path, named: str, hint: str) -> None:
+    text = MINIMAL.replace('bot = "concierge"', f'bot = "{named}"')
+    assert _problems(file, text) == [f"[[rules]] 1 'web chat', bot: there is no bot named '{named}'{hint}"]
+
+
+@pytest.mark.parametrize("listen", ["", "8080", "127.0.0.1", "127.0.0.1:", ":8080", "h:70000", "h:-1", "h:x"])
+def test_what_cannot_be_listened_on_is_refused(file: Path, listen: str) -> None:
+    (problem,) = _problems(file, f'{MINIMAL}[health]\nlisten = "{listen}"\n')
+    assert problem.startswith("[health] listen: ")
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["_cli_parse_args = ['--x']", "_env_prefix = 'OTHER_'", "_env_file = 'x'", "__pydantic_self__ = 1"],
+)
+def test_the_parsers_own_parameters_are_no_keys(file: Path, line: str) -> None:
+    (problem,) = _problems(file, line + "\n" + MINIMAL)
+    assert problem.startswith(f"{line.split(' =', maxsplit=1)[0]}: there is no such key")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        pytest.param("x = " + "[" * 5000 + "]" * 5000, id="nested"),
+        pytest.param("x = " + "1" * 5000, id="digits"),
+        pytest.param(
+            MINIMAL.replace('bot = "con', "when = " + "{a=" * 300 + "1" + "}" * 300 + '\nbot = "con'),
+            id="when",
+        ),
+        pytest.param(
+            MINIMAL.replace('bot = "con', 'when.detail.x = [2026-01-01]\nbot = "con'),
+            id="a date in a pattern",
+        ),
+    ],
+)
+def test_a_hostile_file_is_a_bad_file(file: Path, text: str) -> None:
+    assert _problems(file, text)
+
+
+# ── the environment ────────────────────────────────────────────────────────────────────────────
+
+
+def _with_environment(file: Path, text: str, monkeypatch: pytest.MonkeyPatch, **environ: str) -> Settings:
+    for name, value in environ.items():
+        monkeypatch.setenv(name, value)
+    return _load(file, text, environ)
+
+
+def test_any_key_can_be_overridden_from_the_environment(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = _with_environment(
+        file,
+        MINIMAL + "[quota]\nburst = 3\n[service]\ndrain = 9\n",
+        monkeypatch,
+        ATTACHD_QUOTA__RATE="4",
+        ATTACHD_SOURCE__QUEUE_URL="https://sqs/other/queue",
+        ATTACHD_LOGGING__LEVEL="debug",
+        ATTACHD_SERVICE__DRAIN="2m",
+        ATTACHD_JOURNAL__TYPE="memory",
+    )
+    assert (config.quota.rate, config.quota.burst) == (4, 3)
+    assert config.source.queue_url == "https://sqs/other/queue"
+    assert (config.logging.level, config.logging.format) == ("debug", "json")
+    assert config.service.drain == 120
+    assert config.journal.type == "memory"
+
+
+def test_a_required_key_may_come_from_the_environment_with_its_table_partly_in_the_file(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "\n".join(line for line in MINIMAL.splitlines() if "queue_url" not in line)
+    config = _with_environment(
+        file,
+        text.replace('type = "sqs"', "poll = 9"),
+        monkeypatch,
+        ATTACHD_SOURCE__QUEUE_URL="https://sqs/a/q",
+    )
+    assert (config.source.queue_url, config.source.poll) == ("https://sqs/a/q", 9)
+
+
+def test_overrides_come_from_the_environment_that_is_given(file: Path) -> None:
+    assert _load(file, MINIMAL, {"ATTACHD_QUOTA__RATE": "4"}).quota.rate == 4
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("ATTACHD_QUOTTA__RATE", "quota"),
+        ("ATTACHD_QUOTA_RATE", "quota"),
+        ("ATTACHD_LOGING__LEVEL", "logging"),
+    ],
+)
+def test_a_misspelt_override_is_an_error(file: Path, name: str, hint: str) -> None:
+    (problem,) = _problems(file, MINIMAL, {name: CANARY})
+    assert problem.startswith(f"environment variable {name}: ")
+    assert f"did you mean '{hint}'?" in problem
+    assert CANARY not in problem
+
+
+def test_a_misspelt_key_in_an_override_is_an_error_too(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ATTACHD_QUOTA__RAET", "4")
+    (problem,) = _problems(file, MINIMAL, {"ATTACHD_QUOTA__RAET": "4"})
+    assert "[quota] raet: there is no such key; did you mean 'rate'?" in problem
+
+
+def test_other_programs_variables_are_none_of_ours(file: Path) -> None:
+    _load(file, MINIMAL, {"PATH": "/bin", "QUOTA__RATE": "4", "AWS_REGION": "x", "XATTACHD_Y": "1"})
+
+
+def test_an_override_that_cannot_be_read_is_said_without_its_value(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTACHD_QUOTA", "{" + CANARY)
+    problems = _problems(file, MINIMAL, {"ATTACHD_QUOTA": "{" + CANARY})
+    assert any("quota" in problem for problem in problems)
+    assert CANARY not in "\n".join(problems)
+
+
+# ── secrets ────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_secret_is_read_from_where_its_reference_says(tmp_path: Path) -> None:
+    (tmp_path / "ava.key").write_text(f"  {CANARY}\n")
+    for reference, environ in (
+        (SecretRef(env="AVA_KEY"), {"AVA_KEY": CANARY}),
+        (SecretRef(file=tmp_path / "ava.key"), {}),
+        (SecretRef(credential="ava.key"), {"CREDENTIALS_DIRECTORY": str(tmp_path)}),
+    ):
+        secret = reference.read(environ)
+        assert secret.reveal() == CANARY
+        assert CANARY not in repr(reference)
+
+
+def test_a_secret_that_is_missing_empty_or_no_text_is_named_and_not_made_up(tmp_path: Path) -> None:
+    (tmp_path / "empty").write_text(" \n")
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe")
+    here = {"CREDENTIALS_DIRECTORY": str(tmp_path)}
+    for reference, environ, named in (
+        (SecretRef(env="AVA_KEY"), {}, "AVA_KEY"),
+        (SecretRef(env="AVA_KEY"), {"AVA_KEY": "  "}, "AVA_KEY"),
+        (SecretRef(file=tmp_path / "nowhere"), {}, "nowhere"),
+        (SecretRef(file=tmp_path / "empty"), {}, "empty"),
+        (SecretRef(file=tmp_path / "bytes"), {}, "bytes"),
+        (SecretRef(file=tmp_path), {}, tmp_path.name),
+        (SecretRef(credential="nowhere"), here, "nowhere"),
+        (SecretRef(credential="empty"), here, "empty"),
+        (SecretRef(credential="ava.key"), {}, "$CREDENTIALS_DIRECTORY is not set"),
+    ):
+        with pytest.raises(Misconfigured) as refusal:
+            reference.read(environ)
+        assert named in str(refusal.value)
+
+
+LITERALS = [
+    f'"{CANARY}"',
+    f'["{CANARY}"]',
+    f'{{ value = "{CANARY}" }}',
+    f'{{ env = ["{CANARY}"] }}',
+    f'{{ env = "A", literal = "{CANARY}" }}',
+    f'[{{ env = "A" }}, "{CANARY}"]',
+]
+
+
+@pytest.mark.parametrize("literal", LITERALS)
+def test_a_literal_secret_is_refused_and_never_repeated(file: Path, literal: str) -> None:
+    text = MINIMAL.replace('{ env = "AVA_KEY" }', literal)
+    with pytest.raises(Misconfigured) as refusal:
+        _load(file, text)
+    shown: BaseException | None = refusal.value
+    while shown is not None:
+        assert CANARY not in str(shown)
+        assert CANARY not in repr(shown)
+        shown = shown.__cause__ or shown.__context__
+
+
+def test_a_literal_secret_in_the_environment_is_refused_and_never_repeated(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for value in (CANARY, f'"{CANARY}"', "{" + CANARY):
+        monkeypatch.setenv("ATTACHD_RUNTIMES__AVA__SECRET", value)
+        problems = _problems(file, MINIMAL, {"ATTACHD_RUNTIMES__AVA__SECRET": value})
+        assert CANARY not in "\n".join(problems)
+
+
+@pytest.mark.parametrize("reference", [f'"{CANARY}"', "{}", '{ env = "A", file = "b" }', "7"])
+def test_who_gives_no_reference_is_told_once_and_in_plain_words_what_to_write(
+    file: Path, reference: str
+) -> None:
+    (problem,) = _problems(file, MINIMAL.replace('{ env = "AVA_KEY" }', reference))
+    assert problem.startswith("[runtimes] ava secret: ")
+    assert all(word in problem for word in ("credential", "env", "file"))
+
+
+# ── any table at all ───────────────────────────────────────────────────────────────────────────
+
+scalars = (
+    st.booleans()
+    | st.integers(-(2**70), 2**70)
+    | st.floats()
+    | st.dates(date(1, 1, 1))
+    | st.text(st.characters(codec="utf-8"), max_size=12)
+    | st.sampled_from(["sqs", "memory", "sqlite", "webhook", "python", "concierge", "ava", "60s", "1:2"])
+)
+keys = st.text(st.characters(codec="utf-8"), max_size=6) | st.sampled_from(
+    [
+        "name",
+        "type",
+        "bot",
+        "runtime",
+        "when",
+        "url",
+        "secret",
+        "env",
+        "file",
+        "queue_url",
+        "rate",
+        "listen",
+        "path",
+        "callable",
+        "detail",
+        "channel",
+        "poll",
+        "capabilities",
+        "display_name",
+        "drain",
+        "stall",
+    ]
+)
+values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(keys, inner, max_size=4),
+    max_leaves=8,
+)
+tables = st.dictionaries(keys, values, max_size=5)
+whole_files = st.fixed_dictionaries(
+    {},
+    optional={
+        "source": tables | values,
+        "journal": tables | values,
+        "quota": tables | values,
+        "bots": st.lists(tables | values, max_size=3) | values,
+        "rules": st.lists(tables | values, max_size=3) | values,
+        "runtimes": st.dictionaries(keys, tables | values, max_size=3) | values,
+        "service": tables | values,
+        "health": tables | values,
+        "logging": tables | values,
+        "x": values,
+    },
+)
+
+
+@settings(
+    max_examples=250,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
+@given(document=whole_files)
+@example(document={"bots": [{"name": {"x": 1}}], "rules": [{"name": [], "bot": {}}], "runtimes": {}})
+@example(document={"runtimes": {"": {"type": []}, "a": {"type": {"b": 1}}}})
+@example(document={"rules": [{"when": {"detail": {"x": [math.nan]}}}]})
+def test_any_file_is_settings_or_misconfigured(document: dict[str, Any], file: Path) -> None:
+    text = "\n".join(f"{_key(key)} = {_toml(value)}" for key, value in document.items())
+    try:
+        assert isinstance(_load(file, text), Settings)
+    except Misconfigured as error:
+        problems = error.problems
+    else:
+        return
+    assert problems
+    assert all(problem.startswith(str(file)) for problem in problems)
+
+
+def _key(key: str) -> str:
+    return _toml(key)
+
+
+def _toml(value: object) -> str:
+    match value:
+        case bool():
+            return str(value).lower()
+        case str():
+            escaped = "".join(c if c.isalnum() and c.isascii() else f"\\U{ord(c):08X}" for c in value)
+            return f'"{escaped}"'
+        case float() | int():
+            return repr(value)
+        case date():
+            return value.isoformat()
+        case dict():
+            return "{" + ", ".join(f"{_key(str(key))} = {_toml(inner)}" for key, inner in value.items()) + "}"
+        case list():
+            return "[" + ", ".join(map(_toml, value)) + "]"
+        case _:
+            raise TypeError(value)
