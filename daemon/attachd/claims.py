@@ -6,7 +6,7 @@ place that writes entries.
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import anyio
@@ -19,10 +19,18 @@ from attachd.model import Outcome
 from attachd.ports import Journal
 
 _RELEASE_SECONDS: Final = 2.0
-_COMPACT_SECONDS: Final = 45.0
+_COMPACT_SECONDS: Final = 20.0
 _FINAL: Final = {Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED}
 
 log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """This process's hand on a contact: whether it has let go, and what ended the contact meanwhile."""
+
+    let_go: anyio.Event = field(default_factory=anyio.Event)
+    ended: Outcome | None = None
 
 
 class Claims:
@@ -42,8 +50,7 @@ class Claims:
         self._owner = owner
         self._now = now
         self._rival_seconds = rival_seconds
-        self._held: dict[str, anyio.Event] = {}
-        self._open: dict[str, Claim] = {}
+        self._hands: dict[str, _Hand] = {}
 
     @asynccontextmanager
     async def hold(self, contact_id: str) -> AsyncIterator["Claim"]:
@@ -58,24 +65,22 @@ class Claims:
             Permanent: the contact was served before (``duplicate``) or is over.
             Transient: another process has it, or the journal does not answer.
         """
-        while (other := self._held.get(contact_id)) is not None:
-            await other.wait()
-        done = self._held[contact_id] = anyio.Event()
+        while (other := self._hands.get(contact_id)) is not None:
+            await other.let_go.wait()
+        hand = self._hands[contact_id] = _Hand()
         try:
-            claim = Claim(self._journal, await self._take(contact_id), self._now)
-            self._open[contact_id] = claim
+            claim = Claim(self._journal, await self._take(contact_id), self._now, hand)
+            closed: Outcome | None = None
             try:
                 yield claim
             except Permanent as error:
-                if error.outcome in lifecycle.CLOSING:
-                    await self._let_go(claim, closed=error.outcome)
+                closed = error.outcome if error.outcome in lifecycle.CLOSING else None
                 raise
             finally:
-                await self._let_go(claim)
+                await self._let_go(claim, closed)
         finally:
-            self._open.pop(contact_id, None)
-            del self._held[contact_id]
-            done.set()
+            del self._hands[contact_id]
+            hand.let_go.set()
 
     async def end(self, contact_id: str, effect: Effect) -> None:
         """Record an event that ends or changes the chat, if need be ahead of the chat itself.
@@ -87,8 +92,8 @@ class Claims:
         while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
             entry = await self._journal.put(after)
             if entry == after:
-                if (claim := self._open.get(contact_id)) is not None:
-                    claim.entry = entry
+                if (hand := self._hands.get(contact_id)) is not None:
+                    hand.ended = lifecycle.DEPARTURES[effect]
                 return
 
     async def compact(self, retention_seconds: float, report: Callable[[], None]) -> None:
@@ -97,7 +102,9 @@ class Claims:
             try:
                 forgotten = await self._journal.purge(self._now() - retention_seconds)
             except Transient as error:
-                log.warning("journal.not_compacted", reason=str(error), next="again in a minute")
+                log.warning(
+                    "journal.not_compacted", reason=str(error), next=f"again in {_COMPACT_SECONDS:.0f} s"
+                )
             else:
                 log.debug("journal.compacted", forgotten=forgotten)
             report()
@@ -120,35 +127,46 @@ class Claims:
             if entry == claimed:
                 return entry
 
-    async def _let_go(self, claim: "Claim", closed: Outcome | None = None) -> None:
+    async def _let_go(self, claim: "Claim", closed: Outcome | None) -> None:
         """Close a contact that can have no bot; leave any other unfinished one to its next delivery."""
         entry = claim.entry
-        if entry.stage in _FINAL:
+        if claim.over or entry.stage in _FINAL or entry.owner != self._owner:
             return
         left = (
             lifecycle.release(entry, self._now())
             if closed is None
             else lifecycle.move(entry, Stage.CLOSED, self._now(), owner=None, reason=closed.value)
         )
+        reason = f"the journal did not answer in {_RELEASE_SECONDS} s"
         with anyio.move_on_after(_RELEASE_SECONDS, shield=True):
             try:
-                claim.entry = await self._journal.put(left)
+                await self._journal.put(left)
             except Transient as error:
-                log.warning(
-                    "claim.not_released",
-                    contact=entry.contact_id,
-                    reason=str(error),
-                    next="this process takes it again when its event is redelivered",
-                )
+                reason = str(error)
+            else:
+                return
+        log.warning(
+            "claim.not_released",
+            contact=entry.contact_id,
+            reason=reason,
+            next="this process takes it again when its event is redelivered",
+        )
 
 
 class Claim:
     """A contact in hand. Every move is written before it is relied on."""
 
-    def __init__(self, journal: Journal, entry: Entry, now: Callable[[], float]) -> None:
+    def __init__(self, journal: Journal, entry: Entry, now: Callable[[], float], hand: _Hand) -> None:
         self._journal = journal
         self._now = now
+        self._hand = hand
+        self._opened = False
         self.entry = entry
+
+    @property
+    def over(self) -> bool:
+        """Whether the contact ended meanwhile."""
+        return self._hand.ended is not None
 
     def check(self) -> None:
         """Look again before something is spent on the contact.
@@ -156,9 +174,8 @@ class Claim:
         Raises:
             Permanent: it ended meanwhile.
         """
-        if self.entry.stage is Stage.ENDED:
-            outcome = Outcome(self.entry.reason or Outcome.ENDED)
-            raise Permanent(outcome, detail="the contact ended in the meantime")
+        if self._hand.ended is not None:
+            raise Permanent(self._hand.ended, detail="the contact ended in the meantime")
 
     def wait_out(self, window: float, margin: float) -> None:
         """Let a window close that is as good as closed, before anything is spent on it.
@@ -174,11 +191,16 @@ class Claim:
         """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation."""
         self.check()
         entry = lifecycle.begin(self.entry, self._now(), window)
+        self._opened = entry.requested_at != self.entry.requested_at
         return await self._write(replace(entry, bot=bot, rule=rule))
 
     def unspent(self) -> None:
-        """The request had no effect, for certain: its window never opened. Written with the next move."""
-        self.entry = replace(self.entry, requested_at=None)
+        """The request had no effect, for certain: the window that it opened never opened.
+
+        A window that an earlier request opened stays open. Written with the next move.
+        """
+        if self._opened:
+            self.entry = replace(self.entry, requested_at=None)
 
     async def move(self, stage: Stage, **changes: str) -> Entry:
         """One move on.
@@ -191,10 +213,10 @@ class Claim:
         return await self._write(lifecycle.move(self.entry, stage, self._now(), **changes))
 
     async def _write(self, entry: Entry) -> Entry:
-        stored = await self._journal.put(entry)
+        self.entry = stored = await self._journal.put(entry)
+        if stored.stage is Stage.ENDED:
+            self._hand.ended = Outcome(stored.reason or Outcome.ENDED)
+        self.check()
         if stored != entry:
-            self.entry = stored
-            self.check()
             raise Transient("claim_lost", f"contact {entry.contact_id} is in the hand of {stored.owner}")
-        self.entry = entry
         return entry

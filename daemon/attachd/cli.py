@@ -81,10 +81,10 @@ def explain(
     try:
         body = sys.stdin.buffer.read() if str(event) == "-" else event.read_bytes()
         decoded = decode(body, received_at=time.time(), max_bytes=_MAX_BODY)
+        verdicts = list(rules.explain(decoded))
     except (OSError, Permanent) as error:
         typer.echo(f"{event}: {error}", err=True)
         raise typer.Exit(1) from None
-    verdicts = list(rules.explain(decoded))
     bot, rule, reason = _chosen(rules, decoded)
     if as_json:
         told = {

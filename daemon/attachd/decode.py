@@ -8,7 +8,7 @@ Source: Amazon Connect admin guide, "Amazon Connect contact events".
 """
 
 from collections.abc import Mapping
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -49,7 +49,7 @@ def decode(body: bytes, *, received_at: float, max_bytes: int) -> ContactEvent:
     if document.get("detail-type") != DETAIL_TYPE:
         seen = str(document.get("detail-type"))[:80]
         raise Permanent(Outcome.NOT_A_CONTACT_EVENT, detail=f"detail-type is {seen!r}, not {DETAIL_TYPE!r}")
-    document = document | {"detail": _camel(document["detail"])}
+    document = document | {"detail": _plain(document["detail"])}
     return _event(document, document["detail"], received_at)
 
 
@@ -70,7 +70,7 @@ def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float)
         contact=Contact(
             id=contact_id,
             instance_arn=instance_arn,
-            channel=(_text(detail.get("channel")) or "").upper(),
+            channel=_text(detail.get("channel")) or "",
             initial_id=_text(detail.get("initialContactId")) or contact_id,
             previous_id=_text(detail.get("previousContactId")),
             related_id=_text(detail.get("relatedContactId")),
@@ -83,11 +83,12 @@ def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float)
     )
 
 
-def _camel(detail: dict[str, Any]) -> dict[str, Any]:
-    """Documented samples are camelCase, but some are PascalCase: rules and the rest see the former only."""
-    if "contactId" in detail or "ContactId" not in detail:
-        return detail
-    return {key[:1].lower() + key[1:]: value for key, value in detail.items()}
+def _plain(detail: dict[str, Any]) -> dict[str, Any]:
+    """Documented samples are camelCase with CHAT, but some are PascalCase with Voice: one form for all that follows."""
+    if "ContactId" in detail and "contactId" not in detail:
+        detail = {key[:1].lower() + key[1:]: value for key, value in detail.items()}
+    channel = detail.get("channel")
+    return detail | {"channel": channel.upper()} if isinstance(channel, str) else detail
 
 
 def _text(value: object) -> str | None:
@@ -102,7 +103,8 @@ def _timestamp(value: object) -> float | None:
     if not isinstance(value, str):
         return None
     try:
-        seconds = datetime.fromisoformat(value).timestamp()
+        moment = datetime.fromisoformat(value)
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError, OSError):
         return None
     return seconds if seconds > _SENTINEL_SECONDS else None

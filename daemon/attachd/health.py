@@ -47,17 +47,17 @@ async def serving(
     app.add_routes(
         [web.get("/healthz", healthz), web.get("/readyz", readyz), web.get("/metrics", exposition)]
     )
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
     await runner.setup()
     host, _, port = listen.rpartition(":")
     try:
-        site = web.TCPSite(runner, host.strip("[]"), int(port), shutdown_timeout=1.0)
+        site = web.TCPSite(runner, host.strip("[]"), int(port))
         try:
             await site.start()
-        except OSError as error:
+        except (OSError, UnicodeError) as error:
             raise Misconfigured([f"[health] listen {listen}: {error}"]) from None
         bound = runner.addresses[0]
-        yield f"http://{bound[0]}:{bound[1]}"
+        yield "http://{}:{}".format(f"[{bound[0]}]" if ":" in bound[0] else bound[0], bound[1])
     finally:
         await runner.cleanup()
 

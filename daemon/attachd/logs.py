@@ -17,7 +17,7 @@ from attachd.model import Secret
 
 #: Keys whose values never reach a log, in any casing and with any separators.
 SENSITIVE: Final = frozenset(
-    {"token", "participanttoken", "connectiontoken", "secret", "authorization", "bearer"}
+    {"token", "participanttoken", "connectiontoken", "secret", "authorization", "bearer", "xamzbearer"}
 )
 
 _LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}

@@ -24,7 +24,7 @@ class Notifier:
 
     def ready(self, status: str) -> None:
         """The service does its work from now on."""
-        self._send(f"READY=1\nSTATUS={status}")
+        self._send("READY=1", f"STATUS={status}")
 
     def status(self, status: str) -> None:
         """One line for ``systemctl status``."""
@@ -36,11 +36,13 @@ class Notifier:
 
     def stopping(self, status: str, drain_seconds: float) -> None:
         """The drain has begun and may take that long."""
-        self._send(f"STOPPING=1\nSTATUS={status}\nEXTEND_TIMEOUT_USEC={int((drain_seconds + 10) * 1e6)}")
+        self._send("STOPPING=1", f"STATUS={status}", f"EXTEND_TIMEOUT_USEC={int((drain_seconds + 10) * 1e6)}")
 
-    def _send(self, message: str) -> None:
+    def _send(self, *assignments: str) -> None:
         if not self._address:
             return
+        # A line is an assignment: a status that quotes somebody's error must not be able to make one.
+        message = "\n".join(" ".join(assignment.splitlines()) for assignment in assignments)
         address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
         with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
             sock.settimeout(0)

@@ -4,6 +4,7 @@ Pure: never a clock read, never I/O. First match wins, in the order of the confi
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,19 +63,28 @@ class Rules:
         """
         if (reason := unfit(event.contact)) is not None:
             raise Permanent(Outcome.NO_BOT, detail=reason)
-        try:
+        with _matchable():
             rule = next((rule for rule in self._rules if rule.when.matches(event.document)), None)
-        except EventError as error:
-            raise Permanent(Outcome.TOO_LARGE, detail=f"the event cannot be matched: {error}") from None
         if rule is None:
             raise Permanent(Outcome.NO_BOT, detail="no rule matched")
         return Choice(rule.bot, rule.name, rule.priority, rule.patience)
 
     def explain(self, event: ContactEvent) -> Iterator[Verdict]:
-        """Rule by rule, what matched and where it stopped."""
+        """Rule by rule, what matched and where it stopped.
+
+        Raises:
+            Permanent: ``too_large`` if the event is beyond what can be matched.
+        """
         for rule in self._rules:
-            mismatch = rule.when.explain(event.document)
-            if mismatch is None:
-                yield Verdict(rule.name, matched=True, why="every field matches")
-            else:
-                yield Verdict(rule.name, matched=False, why=str(mismatch))
+            with _matchable():
+                mismatch = rule.when.explain(event.document)
+            why = "every field matches" if mismatch is None else str(mismatch)
+            yield Verdict(rule.name, matched=mismatch is None, why=why)
+
+
+@contextmanager
+def _matchable() -> Iterator[None]:
+    try:
+        yield
+    except EventError as error:
+        raise Permanent(Outcome.TOO_LARGE, detail=f"the event cannot be matched: {error}") from None

@@ -9,12 +9,16 @@ import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import Final
 
 import anyio
 
 from attachd.errors import Permanent
 from attachd.model import Outcome
 from attachd.quota import Quota
+
+_TICK_SECONDS: Final = 1e-6  # a wait that rounding has left over must still move the clock
+_SPARE_SEATS: Final = 64
 
 
 class _State(Enum):
@@ -95,7 +99,7 @@ class Room:
                 continue
             delay = self._quota.wait(anyio.current_time())
             if delay > 0:
-                await anyio.sleep(min(delay, 1.0))
+                await anyio.sleep(min(max(delay, _TICK_SECONDS), 1.0))
                 continue
             self._call_next()
             await anyio.lowlevel.checkpoint()  # let whoever was called go before the next
@@ -123,4 +127,7 @@ class Room:
 
     def _forget(self, seat: _Seat) -> None:
         del self._seats[seat.contact_id]
+        if len(self._queue) > 2 * len(self._seats) + _SPARE_SEATS:  # whoever left early is still in the heap
+            self._queue = [waiting for waiting in self._queue if waiting.state is _State.WAITING]
+            heapq.heapify(self._queue)
         self._on_depth(len(self))

@@ -74,8 +74,7 @@ def check(config: s.Settings) -> None:
 def _runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
     match table:
         case s.WebhookRuntime():
-            references = table.secret if isinstance(table.secret, tuple) else (table.secret,)
-            secrets: list[Secret] = [reference.read() for reference in references]
+            secrets: list[Secret] = [reference.read() for reference in table.secret]
             try:
                 return WebhookRuntime(
                     table.url, secrets, timeout_seconds=table.timeout, now=time.time, user_agent=USER_AGENT

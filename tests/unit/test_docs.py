@@ -36,20 +36,20 @@ def test_the_configuration_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
     [block] = blocks(ROOT / "README.md", "toml")
     path = tmp_path / "attachd.toml"
     path.write_text(block)
-    loaded = settings.load(path, environ={})
+    loaded = settings.load(path)
     assert [rule.name for rule in loaded.rules] == ["web chat in German"]
 
 
 def test_the_annotated_configuration_is_a_good_one_and_shows_every_key() -> None:
     path = ROOT / "config" / "attachd.toml"
-    loaded = settings.load(path, environ={})
+    loaded = settings.load(path)
     shown = set(_keys(tomllib.loads(path.read_text())))
     assert shown >= set(_keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}})))
 
 
 def test_the_annotated_configuration_shows_the_defaults() -> None:
     text = (ROOT / "config" / "attachd.toml").read_text()
-    loaded = settings.load(ROOT / "config" / "attachd.toml", environ={})
+    loaded = settings.load(ROOT / "config" / "attachd.toml")
     assert loaded.quota == settings.Quota()
     assert loaded.service == settings.Service()
     assert loaded.health == settings.Health()

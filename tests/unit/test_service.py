@@ -50,7 +50,9 @@ class World:
         self.metrics = Metrics()
         self.progress = Progress(clock)
         self.room = Room(Quota(Rate(1000, 1000)))
-        rule = Rule("chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), Bot("concierge", "Ava", "ava"))
+        rule = Rule(
+            "chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), Bot("concierge", "Ava", "ava")
+        )
         self.pipeline = Pipeline(
             rules=Rules([rule]),
             claims=Claims(MemoryJournal(), "us", lambda: EPOCH + clock()),
@@ -286,7 +288,9 @@ async def test_a_defect_in_settling_ends_the_service_instead_of_leaving_it_deaf(
     assert clock() < 6.0
 
 
-async def test_a_settle_that_is_not_confirmed_is_counted_and_the_event_comes_again(contact_event: Build) -> None:
+async def test_a_settle_that_is_not_confirmed_is_counted_and_the_event_comes_again(
+    contact_event: Build,
+) -> None:
     world = World()
 
     class Unconfirmed(MemorySource):

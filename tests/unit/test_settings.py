@@ -52,7 +52,10 @@ def file(tmp_path: Path) -> Path:
 
 def _load(file: Path, text: str, environ: Mapping[str, str] | None = None) -> Settings:
     file.write_text(text, encoding="utf-8")
-    return load(file, environ or {})
+    with pytest.MonkeyPatch.context() as environment:
+        for name, value in (environ or {}).items():
+            environment.setenv(name, value)
+        return load(file)
 
 
 def _problems(file: Path, text: str, environ: Mapping[str, str] | None = None) -> list[str]:
@@ -199,7 +202,7 @@ def test_a_missing_or_unreadable_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes(b'a = "\xfc"')
     for path in (tmp_path / "nowhere.toml", tmp_path, tmp_path / "latin.toml"):
         with pytest.raises(Misconfigured) as refusal:
-            load(path, {})
+            load(path)
         assert str(path) in refusal.value.problems[0]
 
 
@@ -475,6 +478,7 @@ whole_files = st.fixed_dictionaries(
 @example(document={"bots": [{"name": {"x": 1}}], "rules": [{"name": [], "bot": {}}], "runtimes": {}})
 @example(document={"runtimes": {"": {"type": []}, "a": {"type": {"b": 1}}}})
 @example(document={"rules": [{"when": {"detail": {"x": [math.nan]}}}]})
+@example(document={"rules": [{"when": date(2027, 1, 1)}]})
 def test_any_file_is_settings_or_misconfigured(document: dict[str, Any], file: Path) -> None:
     text = "\n".join(f"{_key(key)} = {_toml(value)}" for key, value in document.items())
     try:

@@ -45,33 +45,41 @@ _TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
 }
 
 
-def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
-    """Read and judge a configuration file.
+def load(path: Path) -> Settings:
+    """Read and judge a configuration file, and the environment that overrides it.
 
     Args:
         path: the TOML file.
-        environ: for the names that override keys.
 
     Raises:
         Misconfigured: with a sentence for every error found, each naming file, table and key.
     """
     try:
-        data = tomllib.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:  # tomllib's and UTF-8's errors are ValueErrors
         raise Misconfigured([f"{path}: {error}"]) from None
-    problems = list(_strange_environment(environ))
+    problems = list(_strange_environment(os.environ))
+    unknown = [key for key in data if key not in Settings.model_fields]
+    problems += [f"{path}: {key}: there is no such key{_did_you_mean(key, _TABLES)}" for key in unknown]
+    known = {key: value for key, value in data.items() if key not in unknown}
     settings: Settings | None = None
     try:
-        settings = Settings(**data)
+        settings = Settings(**known)
     except ValidationError as error:
-        problems += [f"{path}: {_sentence(details, data)}" for details in error.errors()]
+        problems += [f"{path}: {_sentence(details, known)}" for details in _apt(error.errors())]
     except SettingsError as error:
         problems += [f"environment: {error}"]
-    judged = data if settings is None else settings.model_dump()
+    judged = known if settings is None else settings.model_dump()
     problems += [f"{path}: {problem}" for problem in _dangling(judged)]
     if settings is None or problems:
         raise Misconfigured(problems)
     return settings
+
+
+def _apt(errors: list[ErrorDetails]) -> Iterable[ErrorDetails]:
+    """Without the complaint that a list is too short of which only the items are bad."""
+    inside = {details["loc"][:i] for details in errors for i in range(1, len(details["loc"]))}
+    return (details for details in errors if details["type"] != "too_short" or details["loc"] not in inside)
 
 
 def _strange_environment(environ: Mapping[str, str]) -> Iterable[str]:
@@ -128,6 +136,8 @@ def _place(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> str:
     for i, step in enumerate(loc):
         if isinstance(here, Mapping) and step == here.get("type") and step not in here:
             continue  # pydantic names the branch of a union by its tag, which is in no file
+        if isinstance(step, int) and isinstance(here, Mapping):
+            continue  # nor is there a list where one thing alone may stand for it
         is_list = i + 1 < len(loc) and isinstance(loc[i + 1], int)
         inside = here.get(step) if isinstance(here, Mapping) else None
         if i == 0:

@@ -43,12 +43,20 @@ def _seconds(value: object) -> object:
 
 def _pattern(value: object) -> object:
     """A TOML table, or the JSON text that AWS shows; kept as JSON text, proven to compile."""
-    text = value if isinstance(value, str) else json.dumps(value)
     try:
+        text = value if isinstance(value, str) else json.dumps(value)
         compile_pattern(text)
-    except PatternError as error:
+    except (PatternError, TypeError, RecursionError) as error:
         raise ValueError(f"not an event pattern: {error}") from None
     return text
+
+
+def _references(value: object) -> object:
+    """One reference or a list of them. What stands there instead is not repeated: it may be the secret itself."""
+    listed = value if isinstance(value, list | tuple) else [value]
+    if not all(isinstance(item, Mapping | Table) for item in listed):
+        raise ValueError("a secret never stands here: write { credential = … }, { env = … } or { file = … }")
+    return listed
 
 
 def _listen(value: str) -> str:
@@ -58,7 +66,7 @@ def _listen(value: str) -> str:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0)]
+Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
 
@@ -186,8 +194,8 @@ class WebhookRuntime(Table):
 
     type: Literal["webhook"]
     url: str = Field(pattern=r"^(https?://.+|unix:///.+)", description="https, http, or unix:///path")
-    secret: SecretRef | tuple[SecretRef, ...] = Field(
-        description="signs each hand-off; several while rotated"
+    secret: Annotated[tuple[SecretRef, ...], BeforeValidator(_references)] = Field(
+        min_length=1, description="signs each hand-off; several while rotated"
     )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
 
