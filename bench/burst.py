@@ -79,7 +79,14 @@ async def contest(rows: list[Row], name: str, attach_all: Contestant) -> None:
         await attach_all(connect, contacts)
         calls = [call for call in connect.truth()["calls"] if call["operation"] == "CreateParticipant"]
         good = [call["at"] - started for call in calls if call["status"] == HTTPStatus.OK]
-        rows.append(Row(name, len(good), sum(call["status"] == HTTPStatus.TOO_MANY_REQUESTS for call in calls), max(good)))
+        rows.append(
+            Row(
+                name,
+                len(good),
+                sum(call["status"] == HTTPStatus.TOO_MANY_REQUESTS for call in calls),
+                max(good),
+            )
+        )
 
 
 async def opened(connect: Simulator) -> list[str]:

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
 
 import anyio
 import pytest
@@ -12,7 +13,7 @@ from attachd.claims import Claims
 from attachd.errors import Transient
 from attachd.journals.memory import MemoryJournal
 from attachd.metrics import Metrics
-from attachd.model import Acknowledge, Bot, Delivery, Handoff, Outcome, Quarantine, Release
+from attachd.model import Acknowledge, Bot, Delivery, Disposition, Handoff, Outcome, Quarantine, Release
 from attachd.patterns import compile_pattern
 from attachd.pipeline import Pipeline
 from attachd.progress import Progress
@@ -24,6 +25,7 @@ from attachd.waiting import Room
 
 EPOCH = 1_800_000_000.0
 Build = Callable[..., bytes]
+Background = Mapping[str, Callable[[Callable[[], None]], Coroutine[Any, Any, None]]]
 
 
 def clock() -> float:
@@ -63,10 +65,16 @@ class World:
             now=lambda: EPOCH + clock(),
             dice=random.Random(1),
         )
-        self.service = Service(
-            sources=[self.source],
+        self.service = self.rebuilt(self.source, limits=limits)
+
+    def rebuilt(
+        self, source: MemorySource, *, limits: Limits | None = None, background: Background | None = None
+    ) -> Service:
+        """Another service over the same line."""
+        return Service(
+            sources=[source],
             pipeline=self.pipeline,
-            background={"waiting room": self.room.run},
+            background=background or {"waiting room": self.room.run},
             metrics=self.metrics,
             progress=self.progress,
             limits=limits or Limits(),
@@ -224,15 +232,7 @@ class StuckSource(MemorySource):
 async def test_a_poll_that_never_ends_is_named_and_given_up() -> None:
     world = World(Limits(stall_seconds=60))
     stuck = StuckSource()
-    world.service = Service(
-        sources=[stuck],
-        pipeline=world.pipeline,
-        background={},
-        metrics=world.metrics,
-        progress=world.progress,
-        limits=Limits(stall_seconds=60),
-        dice=random.Random(1),
-    )
+    world.service = world.rebuilt(stuck, limits=Limits(stall_seconds=60))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(world.service.run)
         await anyio.sleep(61)
@@ -247,14 +247,8 @@ async def test_a_background_task_that_stops_reporting_is_named() -> None:
         report()
         await anyio.sleep_forever()
 
-    world.service = Service(
-        sources=[world.source],
-        pipeline=world.pipeline,
-        background={"hanging": hangs},
-        metrics=world.metrics,
-        progress=world.progress,
-        limits=Limits(stall_seconds=60),
-        dice=random.Random(1),
+    world.service = world.rebuilt(
+        world.source, limits=Limits(stall_seconds=60), background={"hanging": hangs}
     )
     async with world.serving():
         await anyio.sleep(59)
@@ -264,25 +258,20 @@ async def test_a_background_task_that_stops_reporting_is_named() -> None:
 
 
 class UnsettlingSource(MemorySource):
-    """Settling raises what no adapter may raise."""
+    """Settling raises."""
 
-    async def settle(self, delivery: Delivery, disposition: object) -> None:
-        raise ZeroDivisionError
+    error: Exception = ZeroDivisionError("no adapter may raise this")
+
+    async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+        del delivery, disposition
+        raise self.error
 
 
 async def test_a_defect_in_settling_ends_the_service_instead_of_leaving_it_deaf(contact_event: Build) -> None:
     world = World()
     broken = UnsettlingSource()
     broken.add(contact_event("c-1"))
-    world.service = Service(
-        sources=[broken],
-        pipeline=world.pipeline,
-        background={"waiting room": world.room.run},
-        metrics=world.metrics,
-        progress=world.progress,
-        limits=Limits(),
-        dice=random.Random(1),
-    )
+    world.service = world.rebuilt(broken)
     with pytest.raises(ExceptionGroup):
         await world.service.run()
     assert clock() < 6.0
@@ -293,21 +282,10 @@ async def test_a_settle_that_is_not_confirmed_is_counted_and_the_event_comes_aga
 ) -> None:
     world = World()
 
-    class Unconfirmed(MemorySource):
-        async def settle(self, delivery: Delivery, disposition: object) -> None:
-            raise Transient("throttled")
-
-    source = Unconfirmed()
+    source = UnsettlingSource()
+    source.error = Transient("throttled")
     source.add(contact_event("c-1"))
-    world.service = Service(
-        sources=[source],
-        pipeline=world.pipeline,
-        background={"waiting room": world.room.run},
-        metrics=world.metrics,
-        progress=world.progress,
-        limits=Limits(),
-        dice=random.Random(1),
-    )
+    world.service = world.rebuilt(source)
     async with world.serving():
         await anyio.sleep(1)
     assert world.outcomes() == {Outcome.ATTACHED.value: 1}

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Final
 
@@ -57,11 +58,20 @@ def embedded(rule: Path) -> Iterator[Aws]:
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request otherwise
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
+    host, port = server.get_host_and_port()
     try:
-        host, port = server.get_host_and_port()
         yield _furnished(f"http://{host}:{port}", rule.read_text())
     finally:
+        _forget_everything(host, port)
         server.stop()
+
+
+def _forget_everything(host: str, port: int) -> None:
+    """What was made would outlive the server in this process (moto documentation, "Reset API")."""
+    connection = HTTPConnection(host, port, timeout=5)
+    connection.request("POST", "/moto-api/reset")
+    connection.getresponse().read()
+    connection.close()
 
 
 def _furnished(url: str, pattern: str) -> Aws:
