@@ -7,12 +7,15 @@ one ``Result``. An event that ends or changes a chat takes the short path beside
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import anyio
 import structlog
+from prometheus_client import Counter
 
 from attachd.claims import Claim, Claims
 from attachd.decode import decode
@@ -112,96 +115,84 @@ class Pipeline:
         trail.note(bot=choice.bot.name, rule=choice.rule)
 
         async with self._claims.hold(event.contact.id) as claim:
-            participant = await self._attach(event, choice, claim, trail)
-            await self._hand_off(event, choice, claim, participant, trail)
+            chat = _Chat(event, choice, claim, trail, until=self._patience(event, choice))
+            participant = await retrying(
+                partial(self._admit_and_attach, chat),
+                backoff=_ATTACH_BACKOFF,
+                until=chat.until,
+                dice=self._dice,
+            )
+            await self._hand_off(chat, participant)
         self._metrics.attach_age.observe(max(0.0, self._now() - event.time))
         return Result(Outcome.ATTACHED, f"rule {choice.rule!r}")
 
-    async def _note(self, event: ContactEvent) -> Result:
-        """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
-        effect = EFFECTS[event.type]
-        if effect is Effect.NOTHING or event.contact.channel != "CHAT":
-            return Result(Outcome.IGNORED, event.type)
-        await self._claims.end(event.contact.id, effect)
-        self._room.call_away(event.contact.id, DEPARTURES[effect])
-        return Result(Outcome.NOTED, event.type)
+    async def _admit_and_attach(self, chat: "_Chat") -> Participant:
+        """One try. Each is admitted anew, since each costs a token."""
+        await self._admit(chat)
+        return await self._attach(chat)
 
-    async def _attach(self, event: ContactEvent, choice: Choice, claim: Claim, trail: Trail) -> Participant:
-        """Admit, then CreateParticipant; every try is admitted anew, since every try costs a token."""
-        contact, bot = event.contact, choice.bot
-        until = anyio.current_time() + event.time + choice.patience - self._now()
-
-        async def one_try() -> Participant:
-            claim.check()
-            claim.wait_out(WINDOW_SECONDS, OFFER_MARGIN_SECONDS)
-            with trail.station("admit"):
-                await self._room.admit(contact.id, priority=choice.priority, since=event.time, until=until)
-            entry = await claim.begin(bot.name, choice.rule, WINDOW_SECONDS)
-            request = AttachRequest(
-                instance_id=contact.instance_id,
-                contact_id=contact.id,
-                client_token=client_token(contact.instance_id, contact.id, entry.generation),
-                display_name=bot.display_name,
-                role=bot.role,
-                capabilities=bot.capabilities,
+    async def _admit(self, chat: "_Chat") -> None:
+        """Wait for all that must be true before the clock starts."""
+        chat.claim.check()
+        chat.claim.wait_out(WINDOW_SECONDS, OFFER_MARGIN_SECONDS)
+        with chat.trail.station("admit"):
+            await self._room.admit(
+                chat.event.contact.id,
+                priority=chat.choice.priority,
+                since=chat.event.time,
+                until=chat.until,
             )
-            trail.note(generation=entry.generation, tries=trail.fields.get("tries", 0) + 1)
-            try:
-                with trail.station("attach"):
-                    participant = await self._attacher.attach(request)
-            except Transient as error:
-                if not error.ambiguous:
-                    claim.unspent()
-                self._metrics.attach_tries.labels(error.reason).inc()
-                raise
-            except Permanent as error:
-                self._metrics.attach_tries.labels(error.reason).inc()
-                raise
-            self._metrics.attach_tries.labels("ok").inc()
-            return participant
 
-        return await retrying(one_try, backoff=_ATTACH_BACKOFF, until=until, dice=self._dice)
+    async def _attach(self, chat: "_Chat") -> Participant:
+        """CreateParticipant, once; the clock starts here."""
+        contact, bot = chat.event.contact, chat.choice.bot
+        entry = await chat.claim.begin(bot.name, chat.choice.rule, WINDOW_SECONDS)
+        chat.trail.note(generation=entry.generation, tries=chat.trail.fields.get("tries", 0) + 1)
+        request = AttachRequest(
+            instance_id=contact.instance_id,
+            contact_id=contact.id,
+            client_token=client_token(contact.instance_id, contact.id, entry.generation),
+            display_name=bot.display_name,
+            role=bot.role,
+            capabilities=bot.capabilities,
+        )
+        try:
+            with chat.trail.station("attach"), _counted(self._metrics.attach_tries):
+                return await self._attacher.attach(request)
+        except Transient as error:
+            if not error.ambiguous:
+                chat.claim.unspent()
+            raise
 
-    async def _hand_off(
-        self,
-        event: ContactEvent,
-        choice: Choice,
-        claim: Claim,
-        participant: Participant,
-        trail: Trail,
-    ) -> None:
+    async def _hand_off(self, chat: "_Chat", participant: Participant) -> None:
         """Offer the participant until the runtime accepts or the window closes; then let the flow go on."""
         try:
-            entry = await claim.move(Stage.ATTACHED, participant_id=participant.id)
-            connect_by = (entry.requested_at or self._now()) + WINDOW_SECONDS
+            entry = await chat.claim.move(Stage.ATTACHED, participant_id=participant.id)
             handoff = Handoff(
-                key=f"{event.contact.id}_{entry.generation}",
-                contact=event.contact,
-                bot=choice.bot,
-                rule=choice.rule,
+                key=f"{entry.contact_id}_{entry.generation}",
+                contact=chat.event.contact,
+                bot=chat.choice.bot,
+                rule=chat.choice.rule,
                 generation=entry.generation,
                 participant=participant,
-                connect_by=connect_by,
+                connect_by=(entry.requested_at or self._now()) + WINDOW_SECONDS,
             )
-            with trail.station("hand_off"):
+            with chat.trail.station("hand_off"):
                 await self._offer(handoff)
         except Permanent:
-            await self._dismiss(participant, event)
+            await self._dismiss(participant, chat.event)
             raise
-        self._metrics.remaining.observe(connect_by - self._now())
-        trail.note(participant=participant.id, remaining_ms=round(1000 * (connect_by - self._now())))
-        await self._accepted(claim)
+        remaining = handoff.connect_by - self._now()
+        self._metrics.remaining.observe(remaining)
+        chat.trail.note(participant=participant.id, remaining_ms=round(1000 * remaining))
+        await self._accepted(chat.claim)
 
     async def _offer(self, handoff: Handoff) -> None:
-        runtime, name = self._runtimes[handoff.bot.runtime], handoff.bot.runtime
+        name = handoff.bot.runtime
 
         async def one_try() -> None:
-            try:
-                await runtime.offer(handoff)
-            except (Transient, Permanent) as error:
-                self._metrics.offers.labels(name, error.reason).inc()
-                raise
-            self._metrics.offers.labels(name, "accepted").inc()
+            with _counted(self._metrics.offers, name):
+                await self._runtimes[name].offer(handoff)
 
         left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
         try:
@@ -241,3 +232,38 @@ class Pipeline:
                 reason=str(error),
                 next="Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
             )
+
+    async def _note(self, event: ContactEvent) -> Result:
+        """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
+        effect = EFFECTS[event.type]
+        if effect is Effect.NOTHING or event.contact.channel != "CHAT":
+            return Result(Outcome.IGNORED, event.type)
+        await self._claims.end(event.contact.id, effect)
+        self._room.call_away(event.contact.id, DEPARTURES[effect])
+        return Result(Outcome.NOTED, event.type)
+
+    def _patience(self, event: ContactEvent, choice: Choice) -> float:
+        """When the rule's patience with this event ends, on the event loop's clock."""
+        return anyio.current_time() + event.time + choice.patience - self._now()
+
+
+@dataclass(frozen=True, slots=True)
+class _Chat:
+    """A chat on its way down the line; ``until`` is when the rule's patience ends, on the event loop's clock."""
+
+    event: ContactEvent
+    choice: Choice
+    claim: Claim
+    trail: Trail
+    until: float
+
+
+@contextmanager
+def _counted(counter: Counter, *labels: str) -> Iterator[None]:
+    """Count a try by its result: ``ok``, or the reason that it failed for."""
+    try:
+        yield
+    except (Transient, Permanent) as error:
+        counter.labels(*labels, error.reason).inc()
+        raise
+    counter.labels(*labels, "ok").inc()

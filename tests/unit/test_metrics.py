@@ -54,7 +54,7 @@ def test_the_names_and_labels_are_these() -> None:
     metrics.unsettled.labels("s").inc()
     metrics.receive_errors.labels("s", "timeout").inc()
     metrics.attach_tries.labels("ok").inc()
-    metrics.offers.labels("r", "accepted").inc()
+    metrics.offers.labels("r", "ok").inc()
     metrics.stations.labels("admit").observe(0.1)
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.exposition().decode()):
@@ -125,6 +125,6 @@ async def test_the_sum_of_outcomes_is_the_deliveries_received(contact_event: Cal
     assert samples["attachd_receive_errors_total"]["timeout", "memory"] == 1
     attached = outcomes["attached", "memory"]
     assert samples["attachd_attach_tries_total"][("ok",)] == attached
-    assert samples["attachd_offers_total"]["accepted", "ava"] == attached
+    assert samples["attachd_offers_total"]["ok", "ava"] == attached
     assert samples["attachd_attach_age_seconds_count"][()] == attached
     assert samples["attachd_connect_remaining_seconds_count"][()] == attached
