@@ -18,9 +18,10 @@ import anyio
 import typer
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from attachd import logs, settings, wiring
-from attachd.decode import decode
+from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Misconfigured, Permanent
 from attachd.lifecycle import EFFECTS, Effect
 from attachd.model import ContactEvent
@@ -28,7 +29,6 @@ from attachd.rules import Rules
 from attachd.simulator.command import simulate
 
 EX_CONFIG: Final = 78
-_MAX_BODY: Final = 1_048_576
 
 app = typer.Typer(
     name="attachd",
@@ -45,6 +45,20 @@ app.command()(simulate)
 def main() -> None:
     """The console script."""
     app()
+
+
+def _version(asked: bool) -> None:  # noqa: FBT001 - typer's callback
+    if asked:
+        typer.echo(wiring.USER_AGENT.replace("/", " "))
+        raise typer.Exit
+
+
+@app.callback()
+def attachd(
+    *, version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True)] = False
+) -> None:
+    """Attaches custom bots to Amazon Connect chats."""
+    del version
 
 
 @app.command()
@@ -80,7 +94,7 @@ def explain(
         rules = wiring.rules(settings.load(config))
     try:
         body = sys.stdin.buffer.read() if str(event) == "-" else event.read_bytes()
-        decoded = decode(body, received_at=time.time(), max_bytes=_MAX_BODY)
+        decoded = decode(body, received_at=time.time(), max_bytes=MAX_BYTES)
         verdicts = list(rules.explain(decoded))
     except (OSError, Permanent) as error:
         typer.echo(f"{event}: {error}", err=True)
@@ -97,14 +111,20 @@ def explain(
         }
         typer.echo(json.dumps(told))
     else:
-        title = f"contact {decoded.contact.id} · {decoded.type}"
+        title = Text(_printable(f"contact {decoded.contact.id} · {decoded.type}"))
         table = Table("", "rule", "why", title=title, title_justify="left")
         for verdict in verdicts:
-            table.add_row("[green]✓[/]" if verdict.matched else "[red]✗[/]", verdict.rule, verdict.why)
-        console = Console()
+            mark = Text("✓", "green") if verdict.matched else Text("✗", "red")
+            table.add_row(mark, Text(_printable(verdict.rule)), Text(_printable(verdict.why)))
+        console = Console(highlight=False, markup=False)
         console.print(table)
-        console.print(f"bot [bold]{bot}[/]: {reason}" if bot else f"no bot: {reason}")
+        console.print(_printable(f"bot {bot}: {reason}" if bot else f"no bot: {reason}"))
     raise typer.Exit(0 if bot else 1)
+
+
+def _printable(foreign: str) -> str:
+    """Foreign text for a terminal: without what would steer it."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in foreign)
 
 
 def _chosen(rules: Rules, event: ContactEvent) -> tuple[str | None, str | None, str]:
@@ -134,9 +154,14 @@ def demo(
     if find_spec("moto") is None:
         typer.echo("attachd: the demo needs an extra: pip install 'attachd[demo]'", err=True)
         raise typer.Exit(1)
-    from attachd.demo import play  # noqa: PLC0415 - an extra
+    from attachd.demo import play, processes  # noqa: PLC0415 - an extra
 
-    raise typer.Exit(0 if anyio.run(play, chats, seconds, keep) else 1)
+    try:
+        good = anyio.run(play, chats, seconds, keep)
+    except* (OSError, processes.NotStarted) as group:
+        typer.echo(f"attachd: the demo cannot be played: {_innermost(group)}", err=True)
+        raise typer.Exit(1) from None
+    raise typer.Exit(0 if good else 1)
 
 
 @contextmanager
@@ -147,8 +172,13 @@ def _configuration_errors() -> Iterator[None]:
     except* Misconfigured as group:
         for problem in _problems(group):
             typer.echo(f"attachd: {problem}", err=True)
-        typer.echo("attachd: nothing was started; mend the above and see 'attachd check'", err=True)
         raise typer.Exit(EX_CONFIG) from None
+
+
+def _innermost(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 def _problems(group: BaseExceptionGroup[Misconfigured]) -> Iterator[str]:

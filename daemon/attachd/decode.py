@@ -18,6 +18,7 @@ from attachd.lifecycle import EFFECTS
 from attachd.model import Contact, ContactEvent, Outcome
 
 DETAIL_TYPE: Final = "Amazon Connect Contact Event"
+MAX_BYTES: Final = 1_048_576  # what SQS carries (API reference, SendMessage); a real event has a few KB
 _MAX_ID: Final = 256  # ContactId, 1 to 256 characters (API reference)
 _SENTINEL_SECONDS: Final = (
     86_400  # documented samples carry 1970-01-01T00:00:00.001Z for "it has not happened"

@@ -1,6 +1,6 @@
-"""Outcome → disposition, in one match: what the source is told of each ending."""
+"""What an ending means: what the source is told of it, and how loudly the operator is."""
 
-from typing import assert_never
+from typing import Final, Literal, assert_never
 
 from attachd.model import Acknowledge, Disposition, Outcome, Quarantine, Release
 
@@ -39,3 +39,22 @@ def dispose(outcome: Outcome, reason: str, after: float | None, *, release_secon
             return Quarantine(reason)
         case _:
             assert_never(outcome)
+
+
+_LOUD: Final[dict[Outcome, Literal["warning", "error"]]] = {
+    Outcome.EXPIRED: "warning",
+    Outcome.REFUSED: "warning",
+    Outcome.OCCUPIED: "warning",
+    Outcome.UNSERVED: "warning",
+    Outcome.DEFERRED: "warning",
+    Outcome.NOT_JSON: "warning",
+    Outcome.NOT_A_CONTACT_EVENT: "warning",
+    Outcome.TOO_LARGE: "warning",
+    Outcome.NO_CONTACT_ID: "warning",
+    Outcome.FAILED: "error",
+}
+
+
+def severity(outcome: Outcome) -> Literal["info", "warning", "error"]:
+    """At which level the delivery's line is logged: what may cost a chat its bot is never below a warning."""
+    return _LOUD.get(outcome, "info")

@@ -5,6 +5,7 @@ line, for whatever is not wrapped in one.
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Iterator, MutableMapping
@@ -59,9 +60,14 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
         redact,
     ]
     last: list[structlog.typing.Processor] = (
-        [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=repr)]
+        [structlog.processors.format_exc_info, _headed, structlog.processors.JSONRenderer(default=repr)]
         if style == "json"
-        else [structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)]
+        else [
+            structlog.dev.ConsoleRenderer(
+                colors=sys.stderr.isatty() and "NO_COLOR" not in os.environ,
+                exception_formatter=structlog.dev.plain_traceback,
+            )
+        ]
     )
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -82,6 +88,11 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
     # botocore and aiohttp print whole requests at DEBUG, bearer headers included: never below WARNING.
     for library in ("botocore", "aiobotocore", "aiohttp", "asyncio"):
         logging.getLogger(library).setLevel(max(_LEVELS[level], logging.WARNING))
+
+
+def _headed(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Structlog processor: what people look for first stands first."""
+    return {key: event[key] for key in ("timestamp", "level", "event") if key in event} | dict(event)
 
 
 def redact(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -18,7 +18,7 @@ import structlog
 from prometheus_client import Counter
 
 from attachd.claims import Claim, Claims
-from attachd.decode import decode
+from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Permanent, Transient
 from attachd.lifecycle import DEPARTURES, EFFECTS, Effect, Stage, client_token
 from attachd.logs import Trail
@@ -84,7 +84,7 @@ class Pipeline:
         metrics: Metrics,
         now: Callable[[], float],
         dice: random.Random,
-        max_body_bytes: int = 1_048_576,
+        max_body_bytes: int = MAX_BYTES,
     ) -> None:
         self._rules = rules
         self._claims = claims
@@ -177,33 +177,42 @@ class Pipeline:
                 participant=participant,
                 connect_by=(entry.requested_at or self._now()) + WINDOW_SECONDS,
             )
+            chat.trail.note(participant=participant.id)
             with chat.trail.station("hand_off"):
-                await self._offer(handoff)
+                await self._offer(handoff, chat.trail)
         except Permanent:
-            await self._dismiss(participant, chat.event)
+            await self._dismiss(chat, participant)
             raise
         remaining = handoff.connect_by - self._now()
         self._metrics.remaining.observe(remaining)
-        chat.trail.note(participant=participant.id, remaining_ms=round(1000 * remaining))
+        chat.trail.note(remaining_ms=round(1000 * remaining))
         await self._accepted(chat.claim)
 
-    async def _offer(self, handoff: Handoff) -> None:
+    async def _offer(self, handoff: Handoff, trail: Trail) -> None:
         name = handoff.bot.runtime
+        last = "no answer"
 
         async def one_try() -> None:
-            with _counted(self._metrics.offers, name):
-                await self._runtimes[name].offer(handoff)
+            nonlocal last
+            trail.note(offers=trail.fields.get("offers", 0) + 1)
+            try:
+                with _counted(self._metrics.offers, name):
+                    await self._runtimes[name].offer(handoff)
+            except (Transient, Permanent) as error:
+                last = str(error)
+                log.warning("offer.failed", contact=handoff.contact.id, runtime=name, reason=last)
+                raise
 
         left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
         try:
             with anyio.fail_after(left):
                 until = anyio.current_time() + left
                 await retrying(one_try, backoff=_OFFER_BACKOFF, until=until, dice=self._dice)
-        except (Transient, TimeoutError) as error:
+        except (Transient, TimeoutError):
             raise Permanent(
                 Outcome.UNSERVED,
                 "not_accepted_in_time",
-                f"runtime {name!r} did not accept within the window ({str(error) or 'no answer'})",
+                f"runtime {name!r} did not accept within the window ({last})",
             ) from None
 
     async def _accepted(self, claim: Claim) -> None:
@@ -220,14 +229,14 @@ class Pipeline:
                 next="a repeated event makes the same request and the same offer, which the runtime knows",
             )
 
-    async def _dismiss(self, participant: Participant, event: ContactEvent) -> None:
+    async def _dismiss(self, chat: "_Chat", participant: Participant) -> None:
         try:
             with anyio.fail_after(_DISMISS_SECONDS):
                 await self._attacher.dismiss(participant)
         except (Transient, Permanent, TimeoutError) as error:
             log.warning(
                 "participant.not_dismissed",
-                contact=event.contact.id,
+                contact=chat.event.contact.id,
                 participant=participant.id,
                 reason=str(error),
                 next="Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",

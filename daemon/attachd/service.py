@@ -14,7 +14,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from attachd.disposition import dispose
+from attachd.disposition import dispose, severity
 from attachd.errors import Transient
 from attachd.logs import Trail
 from attachd.metrics import Metrics
@@ -207,7 +207,12 @@ class Service:
             if not self._stopping.is_set():
                 result = await self._pipeline.carry(delivery, trail)
         except Exception as error:
-            log.exception("delivery.defect", message=delivery.id, next="released; please report this")
+            log.exception(
+                "delivery.defect",
+                message=delivery.id,
+                contact=trail.fields.get("contact"),
+                next="released; please report this",
+            )
             result = Result(Outcome.FAILED, type(error).__name__)
         finally:
             await self._settle(source, delivery, result, trail)
@@ -240,5 +245,5 @@ class Service:
             "disposition": type(disposition).__name__.lower(),
             "settled": settled,
         } | trail.line()
-        log.info("delivery", **line)
+        getattr(log, severity(result.outcome))("delivery", **line)
         self._trace(line)

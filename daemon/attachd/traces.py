@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from attachd.disposition import severity
 from attachd.errors import Misconfigured
+from attachd.model import Outcome
 
 Trace = Callable[[Mapping[str, Any]], None]
 
 _ENDPOINTS: Final = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
-_FAILURES: Final = {"failed", "unserved", "deferred"}
 
 
 @contextmanager
@@ -59,7 +60,7 @@ def spans(provider: Any) -> Trace:
             start_time=ended - int(line["total_ms"] * 1e6),
             attributes={f"attachd.{key}": value for key, value in line.items()},
         )
-        if line["outcome"] in _FAILURES:
+        if severity(Outcome(line["outcome"])) != "info":
             span.set_status(Status(StatusCode.ERROR, line["reason"]))
         span.end(end_time=ended)
 

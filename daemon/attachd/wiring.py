@@ -75,12 +75,9 @@ def _runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
     match table:
         case s.WebhookRuntime():
             secrets: list[Secret] = [reference.read() for reference in table.secret]
-            try:
-                return WebhookRuntime(
-                    table.url, secrets, timeout_seconds=table.timeout, now=time.time, user_agent=USER_AGENT
-                )
-            except ValueError:
-                raise Misconfigured(["the secret is not base64; make one with 'attachd secret'"]) from None
+            return WebhookRuntime(
+                table.url, secrets, timeout_seconds=table.timeout, now=time.time, user_agent=USER_AGENT
+            )
         case s.PythonRuntime():
             return PythonRuntime(load(table.callable), timeout_seconds=table.timeout)
 
@@ -198,7 +195,7 @@ async def run(config: s.Settings, environ: Mapping[str, str] = os.environ) -> No
         async with serving as address, anyio.create_task_group() as beside:
             await beside.start(_obey_signals, service, notifier, config.service.drain)
             beside.start_soon(_keep_systemd_informed, app, notifier)
-            log.info("attachd.started", version=USER_AGENT, health=address)
+            log.info("attachd.starting", version=USER_AGENT, health=address)
             await service.run()
             beside.cancel_scope.cancel()
     log.info("attachd.stopped")

@@ -151,7 +151,7 @@ async def test_a_queue_that_does_not_exist_is_an_error_and_is_not_made(tmp_path:
 async def test_an_aws_that_does_not_answer_at_the_start_is_waited_for(tmp_path: Path) -> None:
     nothing = {"AWS_ENDPOINT_URL_SQS": "http://127.0.0.1:9", "BOT_KEY": SECRET, **aws.credentials()}
     command = processes.attachd("run", "--config", configured(tmp_path))
-    async with processes.running("attachd", command, nothing, tmp_path, says="attachd.started") as daemon:
+    async with processes.running("attachd", command, nothing, tmp_path, says="attachd.starting") as daemon:
         with anyio.fail_after(20):
             while "source.poll_failed" not in daemon.log.read_text():
                 await anyio.sleep(0.1)

@@ -110,7 +110,7 @@ class Town:
         )
         command = processes.attachd("run", "--config", str(self.config))
         async with processes.running(
-            "attachd", command, environment, self.folder, says="attachd.started"
+            "attachd", command, environment, self.folder, says="attachd.starting"
         ) as daemon:
             yield daemon
 

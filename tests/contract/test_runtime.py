@@ -22,7 +22,7 @@ from attachd.runtimes.webhook import WebhookRuntime
 from attachd.testing import MemoryRuntime
 
 TOKEN = "CANARY/QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c=="
-SECRET = "whsec_" + base64.b64encode(b"a key to sign with, for tests").decode()
+SECRET = "whsec_" + base64.b64encode(b"a key to sign with, for tests only").decode()
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
 TIMEOUT = 0.3
 

@@ -22,7 +22,7 @@ from attachd.runtimes.webhook import WebhookRuntime
 
 TOKEN = "CANARY+QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c/LzE1NTk="
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
-KEYS = ["whsec_" + base64.b64encode(f"signing key number {n}".encode()).decode() for n in range(3)]
+KEYS = ["whsec_" + base64.b64encode(f"signing key of the tests, number {n}".encode()).decode() for n in range(3)]
 HANDOFF = Handoff(
     key="c-1_2",
     contact=Contact(

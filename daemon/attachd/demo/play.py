@@ -1,6 +1,8 @@
 """The demo from curtain to curtain: build the stage, let the customers in, tell what happened."""
 
+import json
 import os
+import signal
 import sys
 import tempfile
 from base64 import b64encode
@@ -33,7 +35,7 @@ poll = "2s"
 
 [journal]
 type = "sqlite"
-path = "{folder}/journal.sqlite"
+path = {journal}
 
 [[bots]]
 name = "concierge"
@@ -94,6 +96,7 @@ async def play(chats: int, seconds: float, folder: Path | None) -> bool:
         if folder is None:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="attachd-demo-")))
         folder.mkdir(parents=True, exist_ok=True)
+        await stack.enter_async_context(_ended_by_sigterm())
         with console.status("starting AWS, Amazon Connect, two bots and attachd"):
             stage = await stack.enter_async_context(staged(folder))
         visits = await _visited(console, stage, chats, seconds)
@@ -104,7 +107,23 @@ async def play(chats: int, seconds: float, folder: Path | None) -> bool:
                 "\n[red]not every chat got exactly one bot that spoke.[/] attachd's log ends with:\n"
             )
             console.print(processes.tail(stage.attachd.log, 30), markup=False, highlight=False)
+        console.print("[dim]stopping[/]")
         return verdict.good
+
+
+@asynccontextmanager
+async def _ended_by_sigterm() -> AsyncIterator[None]:
+    """SIGTERM ends the demo as Ctrl-C does: with everything that it started."""
+
+    async def obey() -> None:
+        with anyio.open_signal_receiver(signal.SIGTERM) as signals:
+            async for _ in signals:
+                tasks.cancel_scope.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(obey)
+        yield
+        tasks.cancel_scope.cancel()
 
 
 @asynccontextmanager
@@ -135,13 +154,16 @@ async def staged(folder: Path, *, marker: str = "simulated") -> AsyncIterator[St
         config = folder / "attachd.toml"
         config.write_text(
             _CONFIG.format(
-                queue_url=embedded.queue_url, quarantine_url=embedded.quarantine_url, folder=folder, **urls
+                queue_url=embedded.queue_url,
+                quarantine_url=embedded.quarantine_url,
+                journal=json.dumps(str(folder / "journal.sqlite")),
+                **urls,
             )
         )
         run = processes.attachd("run", "--config", str(config))
         daemon = await stack.enter_async_context(
             processes.running(
-                "attachd", run, here | embedded.environment | keys, folder, says="attachd.started"
+                "attachd", run, here | embedded.environment | keys, folder, says="attachd.starting"
             )
         )
         yield Stage(connect, daemon, embedded, folder)

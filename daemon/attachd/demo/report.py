@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from attachd.demo.customers import Visit
@@ -80,16 +81,16 @@ def show(console: Console, verdict: Verdict, visits: Sequence[Visit]) -> None:
         return
     console.print(f"\n[bold]one chat, word for word[/]  [dim]{told.contact_id}[/]")
     for item in told.transcript:
-        console.print(_line(item))
+        console.print(_line(item), highlight=False)
 
 
 def _line(item: dict[str, Any]) -> str:
     at = item["AbsoluteTime"][11:19]
     if item["Type"] == "MESSAGE":
         colour = "cyan" if item["ParticipantRole"] == "CUSTOM_BOT" else "green"
-        return f"[dim]{at}[/] [{colour}]{item['DisplayName']}[/]: {item['Content']}"
+        return f"[dim]{at}[/] [{colour}]{escape(item['DisplayName'])}[/]: {escape(item['Content'])}"
     event = item["ContentType"].rpartition("event.")[2].replace(".", " ")
-    return f"[dim]{at} {item.get('DisplayName', '')} — {event}[/]"
+    return f"[dim]{at} {escape(item.get('DisplayName', ''))} — {event}[/]"
 
 
 def _spread(ordered: Sequence[float]) -> str:

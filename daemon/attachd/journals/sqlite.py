@@ -70,7 +70,7 @@ class SqliteJournal:
             hint = (
                 "another attachd has it open: stop that one, or give this one a file of its own"
                 if "locked" in str(error)
-                else f"check that {self._path.parent} exists and may be written"
+                else f"check that {self._path.absolute().parent} exists and may be written"
             )
             raise Misconfigured([f"[journal] path {self._path}: {error}; {hint}"]) from None
         try:

@@ -6,6 +6,7 @@ failure and ends as ours would: it never takes the line down.
 
 import asyncio
 import importlib
+import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Final
@@ -83,8 +84,10 @@ def load(reference: str) -> Callable[[Handoff], Awaitable[None]]:
     module, _, name = reference.partition(":")
     try:
         take = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise Misconfigured([f"python runtime {reference!r}: {error}"]) from None
-    if not callable(take):
-        raise Misconfigured([f"python runtime {reference!r}: not callable"])
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything when imported
+        raise Misconfigured([f"callable {reference!r}: {type(error).__name__}: {error}"]) from None
+    if not (
+        inspect.iscoroutinefunction(take) or inspect.iscoroutinefunction(getattr(take, "__call__", None))
+    ):
+        raise Misconfigured([f"callable {reference!r} is no async callable: 'async def {name}(handoff)'"])
     return take  # type: ignore[no-any-return]

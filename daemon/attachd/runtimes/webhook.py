@@ -15,6 +15,7 @@ Standard Webhooks': the token lives for 15 s, so a try is short and tries end wi
 """
 
 import re
+from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -24,15 +25,19 @@ from typing import Final
 import aiohttp
 from standardwebhooks import Webhook
 
-from attachd.errors import Permanent, Transient
+from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.model import Handoff, Outcome, Secret
 from attachd.runtimes import payload
 
 _MAX_REPLY: Final = 4096
+_KEY_BYTES: Final = (24, 64)
 
 
 class WebhookRuntime:
     """One endpoint.
+
+    Raises:
+        Misconfigured: a secret is none that Standard Webhooks would sign with.
 
     Args:
         url: ``https://…``, ``http://…``, or ``unix:///path/to.sock`` (then the path is ``/attach``).
@@ -53,7 +58,7 @@ class WebhookRuntime:
     ) -> None:
         self._socket_path = url.removeprefix("unix://") if url.startswith("unix://") else None
         self._url = url if self._socket_path is None else "http://runtime/attach"
-        self._signers = [Webhook(secret.reveal()) for secret in secrets]
+        self._signers = [_signer(secret) for secret in secrets]
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._now = now
         self._user_agent = user_agent
@@ -104,6 +109,19 @@ class WebhookRuntime:
             "webhook-timestamp": str(int(now)),
             "webhook-signature": " ".join(signatures),
         }
+
+
+def _signer(secret: Secret) -> Webhook:
+    """24 to 64 bytes in base64, after ``whsec_`` or bare (Standard Webhooks, "Signature scheme")."""
+    try:
+        key = b64decode(secret.reveal().removeprefix("whsec_"), validate=True)
+    except ValueError:
+        key = b""
+    if not _KEY_BYTES[0] <= len(key) <= _KEY_BYTES[1]:
+        raise Misconfigured(
+            ["the secret is not 24 to 64 bytes in base64 after 'whsec_'; make one with 'attachd secret'"]
+        )
+    return Webhook(key)
 
 
 def _judge(status: int, retry_after: str | None, said: str) -> None:

@@ -114,19 +114,23 @@ def _tables(value: object) -> bool:
 
 
 def _sentence(details: ErrorDetails, data: Mapping[str, Any]) -> str:
-    place, key = _place(details["loc"], data), str(details["loc"][-1])
+    key = str(details["loc"][-1])
     match details["type"]:
         case "extra_forbidden":
-            return f"{place}: there is no such key{_did_you_mean(key, _keys(details['loc']))}"
+            what = f"there is no such key{_did_you_mean(key, _keys(details['loc']))}"
         case "missing":
-            return f"{place}: missing"
+            what = "missing"
         case "union_tag_not_found":
-            return f"{place}: 'type' is missing"
+            what = "'type' is missing"
         case "union_tag_invalid":
-            expected = details.get("ctx", {}).get("expected_tags", "")
-            return f"{place}: unknown type; there are {expected}"
+            what = f"unknown type; there are {details.get('ctx', {}).get('expected_tags', '')}"
+        case "tuple_type" if len(details["loc"]) == 1:
+            what = f"write each with two brackets, [[{key}]]"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            what = "this is a table, with keys of its own"
         case _:
-            return f"{place}: {details['msg'].removeprefix('Value error, ')}"
+            what = details["msg"].removeprefix("Value error, ")
+    return f"{_place(details['loc'], data)}: {what}"
 
 
 def _place(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> str:
@@ -160,7 +164,7 @@ def _keys(loc: tuple[int | str, ...]) -> list[str]:
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
-    known = list(known)
+    known = [name for name in known if name not in {word, "None"}]
     close = difflib.get_close_matches(word, known, n=1)
     if close:
         return f"; did you mean {close[0]!r}?"

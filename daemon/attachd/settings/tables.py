@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
+from urllib.parse import urlsplit
 
 from pydantic import (
     AfterValidator,
@@ -33,6 +34,8 @@ _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 def _seconds(value: object) -> object:
     """``"250ms"``, ``"60s"``, ``"5m"``, ``"2h"``, ``"3d"``, or a number of seconds."""
+    if isinstance(value, bool):
+        raise ValueError("not a duration")  # noqa: TRY004 - pydantic wants a ValueError
     if not isinstance(value, str):
         return value
     match = _DURATION.fullmatch(value.strip())
@@ -51,6 +54,26 @@ def _pattern(value: object) -> object:
     return text
 
 
+def _queue_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.strip("/"):
+        raise ValueError("not a queue's URL, which begins with https:// (its ARN is not its URL)")
+    return value
+
+
+def _runtime_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("a password never stands here; the hand-off is signed, see 'secret'")
+    socket = parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
+    web = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
+    if not (socket or web) or any(c.isspace() for c in value):
+        raise ValueError(
+            "not an address of a runtime: write 'https://…', 'http://…' or 'unix:///path/to.sock'"
+        )
+    return value
+
+
 def _references(value: object) -> object:
     """One reference or a list of them. What stands there instead is not repeated: it may be the secret itself."""
     listed = value if isinstance(value, list | tuple) else [value]
@@ -66,6 +89,7 @@ def _listen(value: str) -> str:
     return value
 
 
+QueueUrl = Annotated[str, AfterValidator(_queue_url)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -76,12 +100,22 @@ class Table(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _reference(value: object) -> object:
+    """Where a secret lies. A secret itself that stands here is not repeated."""
+    if not isinstance(value, str) or value.startswith("whsec_") or not value.strip():
+        raise ValueError("this is where a secret lies, never the secret itself")
+    return value
+
+
+Reference = Annotated[str, BeforeValidator(_reference)]
+
+
 class SecretRef(Table):
     """Where a secret lies; never the secret itself. Exactly one of the three."""
 
-    credential: str | None = Field(None, description="a file in systemd's $CREDENTIALS_DIRECTORY")
-    env: str | None = Field(None, description="an environment variable")
-    file: Path | None = Field(None, description="a file")
+    credential: Reference | None = Field(None, description="a file in systemd's $CREDENTIALS_DIRECTORY")
+    env: Reference | None = Field(None, description="an environment variable")
+    file: Annotated[Path, BeforeValidator(_reference)] | None = Field(None, description="a file")
 
     @model_validator(mode="after")
     def _one(self) -> Self:
@@ -98,6 +132,8 @@ class SecretRef(Table):
         if self.env is not None:
             value = environ.get(self.env, "")
             where = f"environment variable {self.env}"
+            if self.env not in environ:
+                raise Misconfigured([f"secret {where} is not set"])
         else:
             directory = environ.get("CREDENTIALS_DIRECTORY", "")
             if self.credential is not None and not directory:
@@ -117,10 +153,8 @@ class SqsSource(Table):
     """Contact events from an SQS queue that an EventBridge rule feeds."""
 
     type: Literal["sqs"] = "sqs"
-    queue_url: str = Field(pattern=r"^https?://[^/]+/.+", description="the queue; it is never created")
-    quarantine_url: str | None = Field(
-        None, pattern=r"^https?://[^/]+/.+", description="where bodies go that can never succeed"
-    )
+    queue_url: QueueUrl = Field(description="the queue; it is never created")
+    quarantine_url: QueueUrl | None = Field(None, description="where bodies go that can never succeed")
     poll: Annotated[Seconds, Field(ge=1, le=20)] = Field(5, description="how long a poll waits")
     visibility: Annotated[Seconds, Field(ge=10, le=43_200)] = Field(
         30, description="how long an event stays ours after we die"
@@ -193,7 +227,7 @@ class WebhookRuntime(Table):
     """A bot behind https, http or a unix socket."""
 
     type: Literal["webhook"]
-    url: str = Field(pattern=r"^(https?://.+|unix:///.+)", description="https, http, or unix:///path")
+    url: Annotated[str, AfterValidator(_runtime_url)] = Field(description="https, http, or unix:///path")
     secret: Annotated[tuple[SecretRef, ...], BeforeValidator(_references)] = Field(
         min_length=1, description="signs each hand-off; several while rotated"
     )

@@ -106,6 +106,12 @@ class SqsSource:
         await self._check(self._queue_url)
         if self._quarantine_url is not None:
             await self._check(self._quarantine_url)
+        else:
+            log.warning(
+                "sqs.no_quarantine",
+                queue=self._queue_url,
+                next="what can never succeed comes again until the queue's redrive policy takes it away",
+            )
         self._deletes = Batcher(self._delete_batch, _BATCH)
         self._changes = Batcher(self._change_batch, _BATCH)
         # Shielded: what is in hand is kept, and settled, while everything around it is being cancelled.
