@@ -88,12 +88,12 @@ class Claims:
         Raises:
             Transient: the journal does not answer.
         """
+        if (hand := self._hands.get(contact_id)) is not None:
+            hand.ended = lifecycle.DEPARTURES[effect]  # known here at once, whatever the journal does
         entry = await self._journal.get(contact_id)
         while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
             entry = await self._journal.put(after)
             if entry == after:
-                if (hand := self._hands.get(contact_id)) is not None:
-                    hand.ended = lifecycle.DEPARTURES[effect]
                 return
 
     async def compact(self, retention_seconds: float, report: Callable[[], None]) -> None:
@@ -177,20 +177,20 @@ class Claim:
         if self._hand.ended is not None:
             raise Permanent(self._hand.ended, detail="the contact ended in the meantime")
 
-    def wait_out(self, window: float, margin: float) -> None:
-        """Let a window close that is as good as closed, before anything is spent on it.
+    def wait_out(self) -> None:
+        """Let a generation lapse that is of no use any more, before anything is spent on it.
 
         Raises:
-            Transient: come back when it has closed.
+            Transient: come back when it has lapsed.
         """
-        left = lifecycle.closing(self.entry, self._now(), window, margin)
+        left = lifecycle.closing(self.entry, self._now())
         if left > 0:
             raise Transient("window_closing", "waiting for the next generation", after=left)
 
-    async def begin(self, bot: str, rule: str, window: float) -> Entry:
+    async def begin(self, bot: str, rule: str) -> Entry:
         """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation."""
         self.check()
-        entry = lifecycle.begin(self.entry, self._now(), window)
+        entry = lifecycle.begin(self.entry, self._now())
         self._opened = entry.requested_at != self.entry.requested_at
         return await self._write(replace(entry, bot=bot, rule=rule))
 

@@ -7,6 +7,7 @@ go in and out as ``Secret``; no foreign exception leaves this module, since its 
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from http import HTTPStatus
 from types import MappingProxyType
 from typing import Any, Final, NoReturn, Protocol
 
@@ -54,6 +55,10 @@ def _never(outcome: Outcome, reason: str) -> _Row:
 ERRORS: Final[Mapping[str, _Row]] = {
     "ThrottlingException": _later("throttled"),
     "TooManyRequestsException": _later("throttled"),
+    "Throttling": _later("throttled"),
+    "RequestLimitExceeded": _later("throttled"),
+    "RequestTimeoutException": _later("timeout"),
+    "ValidationException": _never(Outcome.REFUSED, "invalid_request"),
     "InternalServiceException": _later("connect_internal", ambiguous=True),
     "ServiceUnavailable": _later("connect_unavailable", ambiguous=True),
     "ServiceQuotaExceededException": _never(Outcome.OCCUPIED, "quota_exceeded"),
@@ -194,12 +199,15 @@ def _translate(
 
 
 def _by_status(status: int, code: str) -> _Row:
-    if status >= 500:  # noqa: PLR2004 - HTTP's own
-        return _later("connect_internal", ambiguous=True)
-    if status == 429:  # noqa: PLR2004 - HTTP's own
-        return _later("throttled")
-    if status in {401, 403}:
-        return _later("credentials", after=10.0)
-    if status == 408:  # noqa: PLR2004 - HTTP's own
-        return _later("timeout")
-    return _never(Outcome.REFUSED, code.lower()[:40] or "unmodelled")
+    """What the tables do not name passes: only a refusal that we know is one ends a chat for good."""
+    match status:
+        case HTTPStatus.TOO_MANY_REQUESTS:
+            return _later("throttled")
+        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
+            return _later("credentials", after=10.0)
+        case HTTPStatus.REQUEST_TIMEOUT:
+            return _later("timeout")
+        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            return _later("connect_internal", ambiguous=True)
+        case _:
+            return _later(code.lower()[:40] or "unmodelled", after=5.0)

@@ -67,7 +67,7 @@ def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float)
     return ContactEvent(
         id=_text(document.get("id")) or "",
         type=event_type,
-        time=_timestamp(document.get("time")) or received_at,
+        time=min(_timestamp(document.get("time")) or received_at, received_at),  # no event is from the future
         contact=Contact(
             id=contact_id,
             instance_arn=instance_arn,
@@ -106,6 +106,7 @@ def _timestamp(value: object) -> float | None:
     try:
         moment = datetime.fromisoformat(value)
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # what cannot be rendered again is no time of a chat
     except (ValueError, OverflowError, OSError):
         return None
     return seconds if seconds > _SENTINEL_SECONDS else None

@@ -19,6 +19,15 @@ from typing import Final
 
 from attachd.model import Outcome
 
+# Connect drops a custom participant that has not connected 15 s after CreateParticipant (admin guide, "Customize
+# chat flow experiences by integrating custom participants"). When that was we know from both sides only: no sooner
+# than our request left, no later than our client gave up on it.
+WINDOW_SECONDS: Final = 15.0
+#: A request may have its effect until its time-outs are over (2 s to connect, 4 s to read).
+LAPSE_SECONDS: Final = WINDOW_SECONDS + 6.0
+#: A try that begins later than this leaves a runtime no time.
+USEFUL_SECONDS: Final = WINDOW_SECONDS - 4.0
+
 
 class Effect(Enum):
     """What an event does to a chat."""
@@ -147,31 +156,29 @@ def release(entry: Entry, now: float) -> Entry:
     return replace(entry, owner=None, version=entry.version + 1, changed_at=now)
 
 
-def begin(entry: Entry, now: float, window: float) -> Entry:
-    """Go to ``attaching``: the same generation while its window is open, the next one after.
+def begin(entry: Entry, now: float, lapse: float = LAPSE_SECONDS) -> Entry:
+    """Go to ``attaching``: the same generation until it has surely lapsed, the next one after.
 
-    Inside the window the same ClientToken repeats the same request, so that a crash or a timeout cannot make
-    a second participant. Past it the first participant's token is dead (Connect drops a custom participant
-    that has not connected within 15 s), so the next generation asks for a new one.
+    Before that the same ClientToken repeats the same request, so that a crash or a timeout cannot make a second
+    participant. Past it the first participant's token is dead, so the next generation asks for a new one.
     """
     if entry.requested_at is None:
         return move(entry, Stage.ATTACHING, now, requested_at=now)
-    if now < entry.requested_at + window:
+    if now < entry.requested_at + lapse:
         return move(entry, Stage.ATTACHING, now)
     return move(
         entry, Stage.ATTACHING, now, generation=entry.generation + 1, requested_at=now, participant_id=None
     )
 
 
-def closing(entry: Entry, now: float, window: float, margin: float) -> float:
-    """Seconds until the window has closed, if too little of it is left for a runtime to connect; else 0.
+def closing(entry: Entry, now: float, useful: float = USEFUL_SECONDS, lapse: float = LAPSE_SECONDS) -> float:
+    """Seconds until this generation has surely lapsed, if too little is left for a runtime to connect; else 0.
 
     The same generation is of no use any more then, and the next one may not be asked for yet.
     """
-    if entry.requested_at is None:
+    if entry.requested_at is None or now < entry.requested_at + useful:
         return 0.0
-    left = entry.requested_at + window - now
-    return left if 0 < left <= margin else 0.0
+    return max(0.0, entry.requested_at + lapse - now)
 
 
 def client_token(instance_id: str, contact_id: str, generation: int) -> str:

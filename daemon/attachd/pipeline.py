@@ -20,7 +20,7 @@ from prometheus_client import Counter
 from attachd.claims import Claim, Claims
 from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Permanent, Transient
-from attachd.lifecycle import DEPARTURES, EFFECTS, Effect, Stage, client_token
+from attachd.lifecycle import DEPARTURES, EFFECTS, WINDOW_SECONDS, Effect, Stage, client_token
 from attachd.logs import Trail
 from attachd.metrics import Metrics
 from attachd.model import (
@@ -37,9 +37,6 @@ from attachd.retry import Backoff, retrying
 from attachd.rules import Rules
 from attachd.waiting import Room
 
-# Connect drops a custom participant that has not connected 15 s after CreateParticipant (admin guide,
-# "Customize chat flow experiences by integrating custom participants").
-WINDOW_SECONDS: Final = 15.0
 # The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
 OFFER_MARGIN_SECONDS: Final = 2.0
 _DISMISS_SECONDS: Final = 5.0
@@ -106,7 +103,7 @@ class Pipeline:
             return Result(Outcome.DEFERRED, str(error), error.after)
 
     async def _line(self, delivery: Delivery, trail: Trail) -> Result:
-        event = decode(delivery.body, received_at=delivery.received_at, max_bytes=self._max_body_bytes)
+        event = decode(delivery.body, received_at=self._now(), max_bytes=self._max_body_bytes)
         trail.note(contact=event.contact.id, event_type=event.type)
         if EFFECTS[event.type] is not Effect.OPENS:
             return await self._note(event)
@@ -134,7 +131,7 @@ class Pipeline:
     async def _admit(self, chat: "_Chat") -> None:
         """Wait for all that must be true before the clock starts."""
         chat.claim.check()
-        chat.claim.wait_out(WINDOW_SECONDS, OFFER_MARGIN_SECONDS)
+        chat.claim.wait_out()
         with chat.trail.station("admit"):
             await self._room.admit(
                 chat.event.contact.id,
@@ -146,7 +143,7 @@ class Pipeline:
     async def _attach(self, chat: "_Chat") -> Participant:
         """CreateParticipant, once; the clock starts here."""
         contact, bot = chat.event.contact, chat.choice.bot
-        entry = await chat.claim.begin(bot.name, chat.choice.rule, WINDOW_SECONDS)
+        entry = await chat.claim.begin(bot.name, chat.choice.rule)
         chat.trail.note(generation=entry.generation, tries=chat.trail.fields.get("tries", 0) + 1)
         request = AttachRequest(
             instance_id=contact.instance_id,
@@ -247,8 +244,8 @@ class Pipeline:
         effect = EFFECTS[event.type]
         if effect is Effect.NOTHING or event.contact.channel != "CHAT":
             return Result(Outcome.IGNORED, event.type)
-        await self._claims.end(event.contact.id, effect)
         self._room.call_away(event.contact.id, DEPARTURES[effect])
+        await self._claims.end(event.contact.id, effect)
         return Result(Outcome.NOTED, event.type)
 
     def _patience(self, event: ContactEvent, choice: Choice) -> float:

@@ -32,11 +32,17 @@ class Rate:
 
 
 class Quota:
-    """A rate and what has been taken of it. Times are of any one monotonic clock, in seconds."""
+    """A rate and what has been taken of it. Times are of any one monotonic clock, in seconds.
 
-    def __init__(self, rate: Rate) -> None:
+    Args:
+        rate: what may be taken.
+        spent_at: when all of the burst was last known to be spent; never, unless given. Give the start of the
+            process: its predecessor may have spent it a moment ago.
+    """
+
+    def __init__(self, rate: Rate, *, spent_at: float = float("-inf")) -> None:
         self.rate = rate
-        self._tat = float("-inf")
+        self._tat = spent_at + rate.burst / rate.per_second
 
     def wait(self, now: float) -> float:
         """Seconds until a token is there; 0 when one is."""

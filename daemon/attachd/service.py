@@ -27,6 +27,7 @@ from attachd.traces import Trace
 
 _PULL_BATCH: Final = 10
 _SETTLE_SECONDS: Final = 10.0
+_MAX_DOUBLINGS: Final = 5
 _PULL_BACKOFF: Final = Backoff(first=0.5, cap=20.0)
 
 log = structlog.get_logger(__name__)
@@ -122,6 +123,7 @@ class Service:
         self._work = anyio.CancelScope()
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
+        self._unsettled: dict[str, str] = {}
         self._polled: dict[str, str | None] = {source.name: "not polled yet" for source in sources}
 
     @property
@@ -129,7 +131,8 @@ class Service:
         """Why the service is not ready, a sentence each; none when it is."""
         if self._stopping.is_set():
             return ["draining: no new chats are taken"]
-        return [f"source {name}: {why}" for name, why in self._polled.items() if why is not None]
+        polls = [f"source {name}: {why}" for name, why in self._polled.items() if why is not None]
+        return polls + [f"source {name}: cannot settle: {why}" for name, why in self._unsettled.items()]
 
     @property
     def draining(self) -> bool:
@@ -221,17 +224,29 @@ class Service:
     async def _settle(self, source: Source, delivery: Delivery, result: Result, trail: Trail) -> None:
         """The one place that acknowledges, releases or quarantines."""
         disposition = dispose(
-            result.outcome, result.reason, result.after, release_seconds=self._limits.release_seconds
+            result.outcome,
+            result.reason,
+            result.after,
+            release_seconds=self._limits.release_seconds * 2 ** min(delivery.attempt - 1, _MAX_DOUBLINGS),
         )
-        settled = False
+        unsettled: str | None = f"no answer in {_SETTLE_SECONDS:.0f} s"
         with anyio.move_on_after(_SETTLE_SECONDS, shield=True):
             try:
                 await source.settle(delivery, disposition)
-                settled = True
+                unsettled = None
             except Transient as error:
-                trail.note(settle_error=str(error))
-        if not settled:
+                unsettled = str(error)
+        self._unsettled.pop(source.name, None)
+        if unsettled is not None:
+            self._unsettled[source.name] = unsettled
             self._metrics.unsettled.labels(source.name).inc()
+            log.warning(
+                "delivery.not_settled",
+                message=delivery.id,
+                contact=trail.fields.get("contact"),
+                reason=unsettled,
+                next="the source hands it out again",
+            )
         self._metrics.outcomes.labels(source.name, result.outcome.value).inc()
         self._metrics.in_hand.dec()
         for station, seconds in trail.seconds.items():
@@ -243,7 +258,7 @@ class Service:
             "outcome": result.outcome.value,
             "reason": result.reason,
             "disposition": type(disposition).__name__.lower(),
-            "settled": settled,
+            "settled": unsettled is None,
         } | trail.line()
         getattr(log, severity(result.outcome))("delivery", **line)
         self._trace(line)

@@ -141,7 +141,8 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
             runtimes[name] = runtime
         attacher = await stack.enter_async_context(clients(session, USER_AGENT))
         claims = Claims(journal, owner=uuid.uuid4().hex, now=time.time)
-        room = Room(Quota(Rate(config.quota.rate, config.quota.burst)), on_depth=metrics.waiting.set)
+        quota = Quota(Rate(config.quota.rate, config.quota.burst), spent_at=anyio.current_time())
+        room = Room(quota, on_depth=metrics.waiting.set)
         pipeline = Pipeline(
             rules=rules(config),
             claims=claims,

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import anyio
+import pytest
 
 from acceptance.town import SECRET, Robot, town
 from attachd.demo import aws, processes
@@ -130,6 +131,66 @@ def test_explain_says_which_bot_by_which_rule_or_why_none(
     garbage = attachd("explain", "-", "--config", config, stdin=b"{")
     assert garbage.returncode == 1
     assert "not_json" in garbage.stderr
+
+
+@pytest.mark.parametrize("weak", ["not base64 at all!", "abc", "whsec_AAAA", "whsec_"])
+def test_a_secret_that_would_sign_with_next_to_nothing_is_refused_and_not_repeated(
+    tmp_path: Path, weak: str
+) -> None:
+    done = attachd("check", "--config", configured(tmp_path), env={"BOT_KEY": weak})
+    assert done.returncode == 78
+    assert "make one with 'attachd secret'" in done.stderr
+    assert weak not in done.stderr.replace("after 'whsec_'", "")
+
+
+def test_text_of_an_event_or_a_rule_does_not_steer_the_terminal(
+    tmp_path: Path, contact_event: Callable[..., bytes]
+) -> None:
+    config = configured(tmp_path, GOOD.replace("German chats", "chats [/] x"))
+    event = contact_event("c\u001b[2J", tags={"language": "[/red] hi"})
+    done = attachd("explain", "-", "--config", config, stdin=event)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "chats [/] x" in done.stdout
+    assert "[/red] hi" in done.stdout
+    assert "\u001b[2J" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "body", ["raise RuntimeError('boom')", "def (", "import sys; sys.exit(3)", "take = len"]
+)
+def test_a_bot_module_that_cannot_be_used_is_a_configuration_error(tmp_path: Path, body: str) -> None:
+    (tmp_path / "my_bot.py").write_text(body)
+    table = '[runtimes.ava]\ntype = "python"\ncallable = "my_bot:take"\n'
+    config = configured(tmp_path, GOOD[: GOOD.index("[runtimes.ava]")] + table)
+    done = attachd("check", "--config", config, env={"PYTHONPATH": str(tmp_path)})
+    assert done.returncode == 78
+    assert "[runtimes.ava] callable 'my_bot:take'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_demo_that_cannot_be_played_says_why(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = attachd("demo", "--keep", str(tmp_path / "file"))
+    assert done.returncode == 1
+    assert "the demo cannot be played" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_sigterm_ends_the_demo_with_everything_it_started(tmp_path: Path) -> None:
+    command = processes.attachd("demo", "--chats", "20", "--seconds", "20", "--keep", str(tmp_path))
+    async with await anyio.open_process(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as demo:
+        log = tmp_path / "attachd.log"
+        with anyio.fail_after(30):
+            while not (log.exists() and '"outcome": "attached"' in log.read_text()):
+                await anyio.sleep(0.1)
+        demo.terminate()
+        with anyio.fail_after(20):
+            await demo.wait()
+    assert "attachd.stopped" in log.read_text()
+    commands = [path.read_bytes() for path in Path("/proc").glob("[0-9]*/cmdline") if path.exists()]
+    assert not any(str(tmp_path).encode() in command for command in commands)
 
 
 def test_a_new_secret_signs(tmp_path: Path) -> None:

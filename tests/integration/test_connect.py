@@ -277,6 +277,9 @@ TRANSIENTS = [
     (429, "ThrottlingException", "throttled", None, False),
     (400, "ThrottlingException", "throttled", None, False),
     (429, "TooManyRequestsException", "throttled", None, False),
+    (400, "Throttling", "throttled", None, False),
+    (503, "RequestLimitExceeded", "throttled", None, False),
+    (400, "RequestTimeoutException", "timeout", None, False),
     (500, "InternalServiceException", "connect_internal", None, True),
     (503, "ServiceUnavailable", "connect_unavailable", None, True),
     (403, "AccessDeniedException", "access_denied", 30.0, False),
@@ -291,6 +294,7 @@ PERMANENTS = [
     (409, "ConflictException", Outcome.OCCUPIED, "conflict"),
     (404, "ResourceNotFoundException", Outcome.REFUSED, "not_found"),
     (400, "InvalidRequestException", Outcome.REFUSED, "invalid_request"),
+    (400, "ValidationException", Outcome.REFUSED, "invalid_request"),
 ]
 
 
@@ -347,9 +351,15 @@ async def test_an_unmodelled_error_is_judged_by_its_status(
     assert await transient(connect.attach(REQUEST)) == expected
 
 
-async def test_an_unmodelled_client_error_is_refused_for_good(server: Scripted, connect: Connect) -> None:
-    server.on_create(refusing(400, "ValidationError"))
-    assert await permanent(connect.attach(REQUEST)) == (Outcome.REFUSED, "validationerror")
+@pytest.mark.parametrize(
+    ("status", "code"), [(400, "Surprise"), (404, None), (407, None), (421, None), (425, None)]
+)
+async def test_a_refusal_that_is_not_known_as_one_ends_no_chat_for_good(
+    server: Scripted, connect: Connect, status: int, code: str | None
+) -> None:
+    server.on_create(refusing(status, code))
+    _, after, ambiguous = await transient(connect.attach(REQUEST))
+    assert (after, ambiguous) == (5.0, False)
 
 
 @pytest.mark.parametrize("code", ["RequestTimeoutException", "RequestTimeout", None])

@@ -22,7 +22,9 @@ from attachd.runtimes.webhook import WebhookRuntime
 
 TOKEN = "CANARY+QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c/LzE1NTk="
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
-KEYS = ["whsec_" + base64.b64encode(f"signing key of the tests, number {n}".encode()).decode() for n in range(3)]
+KEYS = [
+    "whsec_" + base64.b64encode(f"signing key of the tests, number {n}".encode()).decode() for n in range(3)
+]
 HANDOFF = Handoff(
     key="c-1_2",
     contact=Contact(
@@ -281,11 +283,13 @@ async def test_the_bot_has_the_chat_now_or_had_it_before(bots: Bots, status: int
 
 
 @pytest.mark.parametrize(("status", "reason"), [(422, "runtime_refused"), (410, "runtime_retired")])
-async def test_a_refusal_is_for_good_and_told_in_the_bots_words(bots: Bots, status: int, reason: str) -> None:
+async def test_a_refusal_is_for_good_and_its_words_are_not_repeated(
+    bots: Bots, status: int, reason: str
+) -> None:
     bots.reply = answering(status, "not on Sundays")
     refused = await permanent(offer(bots))
     assert (refused.outcome, refused.reason) == (Outcome.UNSERVED, reason)
-    assert "not on Sundays" in str(refused)
+    assert "not on Sundays" not in str(refused)
 
 
 @pytest.mark.parametrize("status", [429, 503])
@@ -333,7 +337,7 @@ async def test_any_other_answer_is_not_now(bots: Bots, status: int) -> None:
     bots.reply = answering(status, "oh dear")
     other = await transient(offer(bots))
     assert other.reason == f"runtime_{status}"
-    assert "oh dear" in str(other)
+    assert "oh dear" not in str(other)
 
 
 @pytest.mark.parametrize("status", [300, 301, 302, 303, 307, 308])
@@ -457,3 +461,29 @@ async def test_an_answer_that_is_no_text_is_still_an_answer(bots: Bots) -> None:
 async def test_the_runtimes_own_repr_shows_no_secret(bots: Bots) -> None:
     runtime = webhook(bots.url)
     assert not any(key.removeprefix("whsec_") in repr(vars(runtime)) for key in KEYS)
+
+
+@pytest.mark.parametrize("status", [202, 409])
+@pytest.mark.parametrize("ending", ["stalls", "breaks off"])
+async def test_a_yes_stands_whatever_becomes_of_its_body(bots: Bots, status: int, ending: str) -> None:
+    async def half(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(status=status, headers={"Content-Length": "1000"})
+        await response.prepare(request)
+        await response.write(b"yes, ")
+        if ending == "stalls":
+            await anyio.sleep(5)
+        elif request.transport is not None:
+            request.transport.abort()
+        return response
+
+    bots.reply = half
+    await offer(bots)
+
+
+async def test_the_path_and_query_of_an_address_are_in_no_error() -> None:
+    runtime = webhook("http://127.0.0.1:9/attach?key=hunter3")
+    async with runtime.open():
+        with pytest.raises(Transient) as refusal:
+            await runtime.offer(HANDOFF)
+    assert "hunter3" not in str(refusal.value)
+    assert "http://127.0.0.1:9" in str(refusal.value)

@@ -62,7 +62,7 @@ class Callers:
 
 @asynccontextmanager
 async def running(peer: Peer, limit: int = 10) -> AsyncIterator[Callers]:
-    batcher = Batcher(peer.call, limit)
+    batcher = Batcher(peer.call, limit, senders=1)
     with anyio.fail_after(24 * 3600):
         async with anyio.create_task_group() as background:
             background.start_soon(batcher.run)

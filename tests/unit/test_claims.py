@@ -11,7 +11,7 @@ import pytest
 from attachd.claims import Claim, Claims
 from attachd.errors import Permanent, Transient
 from attachd.journals.memory import MemoryJournal
-from attachd.lifecycle import CLOSING, Effect, Entry, Stage
+from attachd.lifecycle import CLOSING, LAPSE_SECONDS, Effect, Entry, Stage
 from attachd.model import Outcome
 from attachd.settings import Service
 
@@ -132,7 +132,7 @@ async def test_closing_outcomes_close_the_contact_and_all_others_release_it(
     claims = _claims(journal)
     with pytest.raises(Permanent):  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1") as claim:
-            await claim.begin("b", "r", WINDOW)
+            await claim.begin("b", "r")
             raise Permanent(outcome)
     entry = journal.entry()
     assert entry.owner is None
@@ -153,7 +153,7 @@ async def test_a_contact_that_left_in_good_order_is_written_no_more(journal: Jou
 async def test_every_move_is_written_before_it_is_relied_on(journal: Journal) -> None:
     async with _claims(journal).hold("c-1") as claim:
         assert journal.entry() == claim.entry
-        await claim.begin("b", "r", WINDOW)
+        await claim.begin("b", "r")
         assert journal.entry() == claim.entry
         assert (claim.entry.bot, claim.entry.rule) == ("b", "r")
         await claim.move(Stage.ATTACHED, participant_id="p-1")
@@ -225,7 +225,7 @@ async def test_a_move_of_a_claim_that_was_taken_away_is_refused_and_the_taker_is
         async with _claims(journal).hold("c-1") as claim:
             theirs = replace(journal.entry(), owner="them", version=2)
             await MemoryJournal.put(journal, theirs)
-            await claim.begin("b", "r", WINDOW)
+            await claim.begin("b", "r")
     assert journal.entry().owner == "them"
 
 
@@ -250,7 +250,7 @@ async def test_an_end_while_the_contact_is_held_makes_every_next_step_raise(
             await claims.end("c-1", effect)
             for step in (
                 lambda: _checked(claim),
-                lambda: claim.begin("b", "r", WINDOW),
+                lambda: claim.begin("b", "r"),
                 lambda: claim.move(Stage.ATTACHED),
             ):
                 with pytest.raises(Permanent) as refusal:
@@ -266,7 +266,7 @@ async def test_an_end_by_another_process_is_learnt_with_the_next_write(journal: 
     with pytest.raises(Permanent) as refusal:  # noqa: PT012 - the error must leave the block
         async with ours.hold("c-1") as claim:
             await theirs.end("c-1", Effect.ENDS)
-            await claim.begin("b", "r", WINDOW)
+            await claim.begin("b", "r")
     assert refusal.value.outcome is Outcome.ENDED
 
 
@@ -295,7 +295,7 @@ async def test_an_end_seen_while_a_write_was_under_way_is_not_forgotten_when_its
     with pytest.raises(Permanent) as refusal:  # noqa: PT012 - the error must leave the block
         async with claims.hold("c-1") as claim:
             journal.after_put.append(lambda: claims.end("c-1", Effect.ENDS))
-            await claim.begin("b", "r", WINDOW)
+            await claim.begin("b", "r")
             claim.check()
             raise AssertionError("the end was forgotten, and a token is spent in vain")
     assert refusal.value.outcome is Outcome.ENDED
@@ -316,10 +316,10 @@ async def test_an_end_while_the_claim_itself_is_being_written_is_not_missed(jour
 
 async def test_a_request_without_effect_leaves_the_window_closed(journal: Journal) -> None:
     async with _claims(journal).hold("c-1") as claim:
-        await claim.begin("b", "r", WINDOW)
+        await claim.begin("b", "r")
         claim.unspent()
         await anyio.sleep(20)
-        entry = await claim.begin("b", "r", WINDOW)
+        entry = await claim.begin("b", "r")
         assert (entry.generation, entry.requested_at) == (1, _now())
 
 
@@ -328,16 +328,16 @@ async def test_a_request_without_effect_does_not_undo_an_earlier_one_that_may_ha
 ) -> None:
     """Ambiguous first, throttled second: the participant may exist since the first, and its clock runs."""
     async with _claims(journal).hold("c-1") as claim:
-        await claim.begin("b", "r", WINDOW)  # times out: it may have had its effect
+        await claim.begin("b", "r")  # times out: it may have had its effect
         await anyio.sleep(4)
-        await claim.begin("b", "r", WINDOW)  # throttled: this one had none
+        await claim.begin("b", "r")  # throttled: this one had none
         claim.unspent()
         await anyio.sleep(1)
-        entry = await claim.begin("b", "r", WINDOW)
+        entry = await claim.begin("b", "r")
         assert entry.requested_at == EPOCH
-        await anyio.sleep(11)
+        await anyio.sleep(LAPSE_SECONDS - 5)
         claim.unspent()
-        entry = await claim.begin("b", "r", WINDOW)
+        entry = await claim.begin("b", "r")
         assert entry.generation == 2
 
 
@@ -428,7 +428,7 @@ def _shortest_stall() -> float:
 
 
 async def _hand_off(claim: Claim) -> None:
-    await claim.begin("b", "r", WINDOW)
+    await claim.begin("b", "r")
     await claim.move(Stage.ATTACHED, participant_id="p-1")
     await claim.move(Stage.HANDED_OFF)
 

@@ -218,3 +218,13 @@ def test_every_package_in_the_image_is_pinned_by_its_hash() -> None:
         for command in line.split("&&"):
             if "pip install" in command:
                 assert "--require-hashes" in command or "--no-deps" in command
+
+
+def test_the_image_is_built_from_all_that_the_wheel_is_built_from() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wheel = project["tool"]["hatch"]["build"]["targets"]["wheel"]
+    copied = (ROOT / "container" / "Containerfile").read_text()
+    let_in = (ROOT / "container" / "Containerfile.dockerignore").read_text().splitlines()
+    for source in wheel["force-include"]:
+        assert f"COPY {source} " in copied
+        assert f"!{source}" in let_in

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attachd.disposition import dispose
+from attachd.disposition import dispose, severity
 from attachd.model import Acknowledge, Outcome, Quarantine, Release
 
 RELEASED = {Outcome.DEFERRED, Outcome.FAILED, Outcome.INTERRUPTED}
@@ -38,3 +38,20 @@ def test_what_a_drain_interrupts_is_free_for_another_consumer_at_once() -> None:
 @pytest.mark.parametrize("outcome", sorted(QUARANTINED))
 def test_a_quarantined_body_keeps_its_reason(outcome: Outcome) -> None:
     assert dispose(outcome, "the reason", None, release_seconds=5.0) == Quarantine("the reason")
+
+
+def test_what_may_cost_a_chat_its_bot_is_never_below_a_warning() -> None:
+    quiet = {outcome for outcome in Outcome if severity(outcome) == "info"}
+    assert quiet == {
+        Outcome.ATTACHED,
+        Outcome.DUPLICATE,
+        Outcome.NO_BOT,
+        Outcome.NOTED,
+        Outcome.IGNORED,
+        Outcome.UNKNOWN_TYPE,
+        Outcome.ENDED,
+        Outcome.QUEUED,
+        Outcome.AGENT_JOINED,
+        Outcome.INTERRUPTED,
+    }
+    assert severity(Outcome.FAILED) == "error"

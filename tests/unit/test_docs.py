@@ -60,7 +60,7 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
 
 
 def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:
-    event = decode(contact_event("c-1"), received_at=0.0, max_bytes=10_000)
+    event = decode(contact_event("c-1"), received_at=2e9, max_bytes=10_000)
     handoff = Handoff(
         key="c-1_1",
         contact=event.contact,

@@ -21,6 +21,7 @@ from attachd.patterns import compile_pattern
 from attachd.pipeline import Pipeline, Result
 from attachd.quota import Quota, Rate
 from attachd.rules import Rule, Rules
+from attachd.runtimes import payload
 from attachd.testing import MemoryConnect, MemoryRuntime
 from attachd.waiting import Room
 
@@ -243,10 +244,66 @@ async def test_a_window_that_is_as_good_as_closed_is_waited_out_and_costs_nothin
     world.connect.made.clear()  # Connect drops the participant that never connected
     world.restarted("another start")
     assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
-    assert world.now() == pytest.approx(EPOCH + 15.0, abs=0.1)
+    assert world.now() == pytest.approx(EPOCH + 21.0, abs=0.1)
     assert list(world.runtime.accepted) == ["c-1_2"]
     assert len(world.connect.requests) == 2
     assert world.connect.dismissed == []
+
+
+async def test_no_new_participant_is_asked_for_while_the_old_one_may_still_live(
+    world: World, contact_event: Build
+) -> None:
+    """Connect's 15 s begin with the effect, which may come as late as our time-outs."""
+    await _die_after_create_participant(world, contact_event)
+    await anyio.sleep(16 - asyncio.get_running_loop().time())
+    world.restarted("another start")
+    results: list[Result] = []
+
+    async def carry() -> None:
+        results.append(await world.carry(contact_event("c-1")))
+
+    async with world.running(), anyio.create_task_group() as chat:
+        chat.start_soon(carry)
+        await anyio.sleep(3)
+        assert len(world.connect.requests) == 1
+        world.connect.made.clear()  # now it has lapsed
+    assert results[0].outcome is Outcome.ATTACHED
+    assert list(world.runtime.accepted) == ["c-1_2"]
+
+
+async def test_an_end_that_the_journal_will_not_take_still_calls_the_contact_away(
+    contact_event: Build,
+) -> None:
+    world = World(rate=0.1, burst=1)
+    results: dict[str, Result] = {}
+
+    async def carry(contact_id: str) -> None:
+        results[contact_id] = await world.carry(contact_event(contact_id))
+
+    async def down(contact_id: str) -> None:
+        raise Transient("journal", contact_id)
+
+    async with world.running():
+        async with anyio.create_task_group() as chats:
+            chats.start_soon(carry, "c-1")
+            chats.start_soon(carry, "c-2")
+            await anyio.sleep(2)
+            world.journal.get = down  # type: ignore[method-assign]
+            assert (await world.carry(contact_event("c-2", "DISCONNECTED"))).outcome is Outcome.DEFERRED
+        assert results["c-2"].outcome is Outcome.ENDED
+        assert len(world.connect.requests) == 1
+
+
+@pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-23:59", "2999-01-01T00:00:00Z"])
+async def test_an_event_from_a_time_to_come_is_an_event_of_now(
+    world: World, contact_event: Build, moment: str
+) -> None:
+    event = json.loads(contact_event("c-1"))
+    event["time"] = event["detail"]["initiationTimestamp"] = moment
+    body = json.dumps(event).encode()
+    assert (await world.carry(body)).outcome is Outcome.ATTACHED
+    (handoff,) = world.runtime.accepted.values()
+    assert b"connect_by" in payload.attached(handoff, world.now())
 
 
 async def test_connect_by_counts_from_the_first_request_that_may_have_had_an_effect(

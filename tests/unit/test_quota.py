@@ -179,3 +179,9 @@ def test_the_documented_quota_of_create_participant() -> None:
     assert granted[:8] == [0.0] * 8
     assert bisect.bisect(granted, 1.0 + 1e-3) == 8 + 5
     assert bisect.bisect(granted, 2.0 + 1e-3) == 8 + 10
+
+
+def test_a_new_process_takes_the_burst_for_spent() -> None:
+    quota = Quota(Rate(5, 8), spent_at=100.0)
+    assert quota.wait(100.0) == pytest.approx(0.2)
+    assert quota.available(100.0 + 8 / 5) == 8

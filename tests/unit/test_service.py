@@ -291,3 +291,28 @@ async def test_a_settle_that_is_not_confirmed_is_counted_and_the_event_comes_aga
     assert world.outcomes() == {Outcome.ATTACHED.value: 1}
     assert world.metrics.registry.get_sample_value("attachd_settle_failures_total", {"source": "memory"}) == 1
     assert len(source) == 1
+
+
+async def test_a_source_that_cannot_be_settled_with_makes_the_service_unready(contact_event: Build) -> None:
+    world = World()
+    source = UnsettlingSource()
+    source.error = Transient("AccessDenied", "no permission to delete")
+    source.add(contact_event("c-1"))
+    world.service = world.rebuilt(source)
+    async with world.serving():
+        await anyio.sleep(1)
+        assert world.service.trouble == [
+            "source memory: cannot settle: AccessDenied: no permission to delete"
+        ]
+
+
+async def test_a_delivery_that_fails_again_and_again_stays_away_longer_and_longer(
+    contact_event: Build,
+) -> None:
+    world = World(Limits(release_seconds=5))
+    world.connect.faults.extend([RuntimeError("a defect")] * 9)
+    world.source.add(contact_event("c-1"))
+    async with world.serving():
+        await anyio.sleep(600)
+    stays = [disposition.after for _, disposition in world.source.settled if isinstance(disposition, Release)]
+    assert stays == [5, 10, 20, 40]  # then it is out of patience

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from datetime import date
 from pathlib import Path
@@ -512,3 +513,37 @@ def _toml(value: object) -> str:
             return "[" + ", ".join(map(_toml, value)) + "]"
         case _:
             raise TypeError(value)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https:///attach",
+        "https://bot internal/attach",
+        "http://bot:99999/x",
+        "unix://run/x.sock",
+        "ftp://bot/x",
+    ],
+)
+def test_an_address_that_leads_nowhere_is_refused(file: Path, url: str) -> None:
+    (problem,) = _problems(file, re.sub(r'(?m)^url = ".*"', f'url = "{url}"', MINIMAL))
+    assert problem.startswith("[runtimes] ava url: ")
+
+
+def test_a_password_in_an_address_is_refused_and_not_repeated(file: Path) -> None:
+    (problem,) = _problems(file, re.sub(r'(?m)^url = ".*"', f'url = "https://user:{CANARY}@bot/x"', MINIMAL))
+    assert CANARY not in problem
+
+
+@pytest.mark.parametrize("slot", ["env", "file", "credential"])
+def test_a_secret_in_the_place_of_its_name_is_refused_and_not_repeated(file: Path, slot: str) -> None:
+    literal = f'{{ {slot} = "whsec_{CANARY}" }}'
+    (problem,) = _problems(file, MINIMAL.replace('{ env = "AVA_KEY" }', literal))
+    assert "never the secret itself" in problem
+    assert CANARY not in problem
+
+
+def test_an_arn_is_told_from_a_queues_url(file: Path) -> None:
+    arn = "arn:aws:sqs:eu-central-1:111122223333:contact-events"
+    (problem,) = _problems(file, re.sub(r'queue_url = ".*"', f'queue_url = "{arn}"', MINIMAL))
+    assert "its ARN is not its URL" in problem

@@ -89,7 +89,14 @@ class _Up:
 
 
 async def _keep(output: ByteReceiveStream, log: Path, up: _Up) -> None:
-    """Write the output to the log, watching for the line that says where the process is."""
+    """Write the output to the log until it ends, watching for the line that says where the process is."""
+    with anyio.CancelScope(
+        shield=True
+    ):  # what a process says while it is being stopped belongs to its log, too
+        await _copy(output, log, up)
+
+
+async def _copy(output: ByteReceiveStream, log: Path, up: _Up) -> None:
     async with await anyio.open_file(log, "ab") as file:
         line = b""
         async for piece in output:

@@ -150,7 +150,7 @@ class SqliteJournal:
                 # Not abandoned on cancellation: the connection is in use until the statement ends.
                 return await run_sync(work, db)
             except sqlite3.Error as error:
-                raise Transient("journal", f"{self._path}: {error}", after=1.0) from None
+                raise Transient("journal", f"{self._path}: {error}") from None
 
 
 def _get(db: sqlite3.Connection, contact_id: str) -> Entry | None:

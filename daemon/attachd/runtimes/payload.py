@@ -12,8 +12,6 @@ from attachd.model import Contact, Handoff
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 ATTACHED: Final = "attachd.chat.attached.v1"
-_STRETCH: Final = 12
-_QUOTED: Final = 200
 
 _encode = msgspec.json.Encoder().encode
 
@@ -59,18 +57,6 @@ def _contact(contact: Contact) -> dict[str, Any]:
         "tags": dict(contact.tags),
         "segment_attributes": dict(contact.segment_attributes),
     }
-
-
-def quotable(said: str, handoff: Handoff) -> str:
-    """What a runtime said, fit for a log: nothing at all if any stretch of the token is in it.
-
-    A runtime in debug mode may answer with the request it got.
-    """
-    token = handoff.participant.token.reveal()
-    stretches = (token[i : i + _STRETCH] for i in range(max(1, len(token) - _STRETCH + 1)))
-    if any(stretch in said for stretch in stretches):
-        return "(not shown: it quotes the token)"
-    return said[:_QUOTED]
 
 
 def timestamp(seconds: float) -> str:

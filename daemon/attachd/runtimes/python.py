@@ -15,7 +15,6 @@ import anyio
 
 from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.model import Handoff
-from attachd.runtimes import payload
 
 _KEPT_KEYS: Final = 10_000
 
@@ -57,11 +56,10 @@ class PythonRuntime:
         try:
             with anyio.fail_after(self._timeout_seconds):
                 await self._take(handoff)
-        except Transient as error:
-            detail = payload.quotable(error.detail, handoff)
-            raise Transient(error.reason, detail, after=error.after, ambiguous=error.ambiguous) from None
+        except Transient as error:  # its text is the callable's, and may quote the token
+            raise Transient(error.reason, after=error.after, ambiguous=error.ambiguous) from None
         except Permanent as error:
-            raise Permanent(error.outcome, error.reason, payload.quotable(error.detail, handoff)) from None
+            raise Permanent(error.outcome, error.reason) from None
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -86,8 +84,6 @@ def load(reference: str) -> Callable[[Handoff], Awaitable[None]]:
         take = getattr(importlib.import_module(module), name)
     except (Exception, SystemExit) as error:  # noqa: BLE001 - a user's module may raise anything when imported
         raise Misconfigured([f"callable {reference!r}: {type(error).__name__}: {error}"]) from None
-    if not (
-        inspect.iscoroutinefunction(take) or inspect.iscoroutinefunction(getattr(take, "__call__", None))
-    ):
+    if not (inspect.iscoroutinefunction(take) or inspect.iscoroutinefunction(type(take).__call__)):
         raise Misconfigured([f"callable {reference!r} is no async callable: 'async def {name}(handoff)'"])
     return take  # type: ignore[no-any-return]

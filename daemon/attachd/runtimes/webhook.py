@@ -21,6 +21,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Final
+from urllib.parse import urlsplit
 
 import aiohttp
 from standardwebhooks import Webhook
@@ -29,7 +30,6 @@ from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.model import Handoff, Outcome, Secret
 from attachd.runtimes import payload
 
-_MAX_REPLY: Final = 4096
 _KEY_BYTES: Final = (24, 64)
 
 
@@ -58,6 +58,8 @@ class WebhookRuntime:
     ) -> None:
         self._socket_path = url.removeprefix("unix://") if url.startswith("unix://") else None
         self._url = url if self._socket_path is None else "http://runtime/attach"
+        # Without path and query, which may hold a key of the runtime's.
+        self._where = url if self._socket_path else "{0.scheme}://{0.netloc}".format(urlsplit(url))
         self._signers = [_signer(secret) for secret in secrets]
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
         self._now = now
@@ -90,16 +92,18 @@ class WebhookRuntime:
         headers = {"Content-Type": payload.CONTENT_TYPE, **self._signed(handoff.key, now, body)}
         try:
             async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as reply:
-                said = (await reply.content.read(_MAX_REPLY)).decode(errors="replace").strip()
-                _judge(reply.status, reply.headers.get("Retry-After"), payload.quotable(said, handoff))
+                # The status alone counts: a body that stalls or breaks must not turn a yes into a no, and what it
+                # says may quote the token.
+                _judge(reply.status, reply.headers.get("Retry-After"))
         except TimeoutError:
+            seconds = self._timeout.total
             raise Transient(
-                "timeout", f"{self._url} did not answer in {self._timeout.total} s", ambiguous=True
+                "timeout", f"{self._where} did not answer in {seconds} s", ambiguous=True
             ) from None
         except aiohttp.ClientConnectorError as error:
-            raise Transient("unreachable", f"{self._url}: {type(error).__name__}") from None
+            raise Transient("unreachable", f"{self._where}: {type(error).__name__}") from None
         except (aiohttp.ClientError, OSError) as error:
-            raise Transient("unreachable", f"{self._url}: {type(error).__name__}", ambiguous=True) from None
+            raise Transient("unreachable", f"{self._where}: {type(error).__name__}", ambiguous=True) from None
 
     def _signed(self, key: str, now: float, body: bytes) -> dict[str, str]:
         at = datetime.fromtimestamp(int(now), UTC)
@@ -124,11 +128,11 @@ def _signer(secret: Secret) -> Webhook:
     return Webhook(key)
 
 
-def _judge(status: int, retry_after: str | None, said: str) -> None:
+def _judge(status: int, retry_after: str | None) -> None:
     """Return if the runtime has it; raise what its answer means otherwise."""
     if HTTPStatus.OK <= status < HTTPStatus.MULTIPLE_CHOICES or status == HTTPStatus.CONFLICT:
         return
-    detail = f"the runtime answered {status}: {said}" if said else f"the runtime answered {status}"
+    detail = f"the runtime answered {status}"
     match status:
         case HTTPStatus.UNPROCESSABLE_ENTITY:
             raise Permanent(Outcome.UNSERVED, "runtime_refused", detail)

@@ -102,7 +102,7 @@ class Table(BaseModel):
 
 def _reference(value: object) -> object:
     """Where a secret lies. A secret itself that stands here is not repeated."""
-    if not isinstance(value, str) or value.startswith("whsec_") or not value.strip():
+    if not isinstance(value, str | Path) or not str(value).strip() or str(value).startswith("whsec_"):
         raise ValueError("this is where a secret lies, never the secret itself")
     return value
 

@@ -1,6 +1,6 @@
 """Many small requests in few calls: whoever asks waits for its own entry's answer.
 
-No timer: while one call is under way, the next batch gathers.
+No timer: while the senders' calls are under way, the next batches gather.
 """
 
 from collections.abc import Awaitable, Callable, Sequence
@@ -27,10 +27,18 @@ class Batcher(Generic[T]):
     Args:
         call: sends a batch; answers per item with None, or the code it failed with.
         limit: the most that one call takes.
+        senders: how many calls may be under way at once.
     """
 
-    def __init__(self, call: Callable[[Sequence[T]], Awaitable[Sequence[str | None]]], limit: int) -> None:
+    def __init__(
+        self,
+        call: Callable[[Sequence[T]], Awaitable[Sequence[str | None]]],
+        limit: int,
+        *,
+        senders: int = 8,
+    ) -> None:
         self._call = call
+        self._senders = senders
         self._limit = limit
         self._queue: list[_Waiting[T]] = []
         self._arrived = anyio.Event()
@@ -50,7 +58,12 @@ class Batcher(Generic[T]):
             raise waiting.error
 
     async def run(self) -> None:
-        """Send batches for ever, one at a time."""
+        """Send batches for ever, a few at a time."""
+        async with anyio.create_task_group() as senders:
+            for _ in range(self._senders):
+                senders.start_soon(self._send_forever)
+
+    async def _send_forever(self) -> None:
         while True:
             await self._arrived.wait()
             self._arrived = anyio.Event()

@@ -134,7 +134,7 @@ class SqsSource:
         """A queue that is not there ends the start; an AWS that does not answer is the polls' trouble, not ours."""
         try:
             await self._caller.get_queue_attributes(QueueUrl=url, AttributeNames=["QueueArn"])
-        except _AWS_ERRORS as error:
+        except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
             if _reason(error) in _NO_SUCH_QUEUE:
                 raise Misconfigured(
                     [f"queue {url} does not exist, and attachd never makes one: check the URL and the Region"]
@@ -229,6 +229,8 @@ class SqsSource:
                     extensions.start_soon(self._extend_one, delivery)
 
     async def _extend_one(self, delivery: Delivery) -> None:
+        if self._in_hand.get(delivery.id) is not delivery:
+            return  # settled, or handed out anew, since it was listed: extending it now would undo that
         until = anyio.current_time() + self._visibility_seconds / 4
         try:
             await self._tried(partial(self._change, delivery, self._visibility_seconds), until)
