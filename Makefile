@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN    := .venv/bin
 READY  := .venv/.ready
 # Much of the suite waits on real clocks: more workers than cores. WORKERS=0 runs in one process.
-WORKERS ?= 4
+WORKERS ?= 6
 
 .PHONY: help demo test check fix bench docs lock clean
 .DEFAULT_GOAL := help
@@ -22,7 +22,7 @@ demo: $(READY)   ## 50 customers, two bots, embedded AWS: the whole line on this
 	@$(BIN)/attachd demo
 
 test: $(READY)   ## the test suite
-	@$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal $(ARGS)
 
 check: $(READY)  ## style, types, floors
 	@$(BIN)/ruff check .

@@ -59,6 +59,7 @@ def embedded(rule: Path) -> Iterator[Aws]:
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
+    _forget_everything(host, port)
     try:
         yield _furnished(f"http://{host}:{port}", rule.read_text())
     finally:
@@ -67,7 +68,7 @@ def embedded(rule: Path) -> Iterator[Aws]:
 
 
 def _forget_everything(host: str, port: int) -> None:
-    """What was made would outlive the server in this process (moto documentation, "Reset API")."""
+    """What is made belongs to the process and outlives its servers (moto documentation, "Reset API")."""
     connection = HTTPConnection(host, port, timeout=5)
     connection.request("POST", "/moto-api/reset")
     connection.getresponse().read()
