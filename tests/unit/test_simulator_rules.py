@@ -99,6 +99,7 @@ def test_a_chat_is_initiated_then_connected_by_its_customer_then_disconnected(aw
         "INITIATED",
         "CONNECTED_TO_SYSTEM",
         "DISCONNECTED",
+        "COMPLETED",
     ]
     described = aws.describe(chat["ContactId"])
     assert described["InitiationTimestamp"] == 1_800_000_000
@@ -163,10 +164,9 @@ def test_an_unknown_instance_is_not_found(aws: Account) -> None:
         aws.start(InstanceId="another")
 
 
-@pytest.mark.parametrize("member", ["PersistentChat", "ConnectionTypes", "ChatStreamingConfiguration"])
+@pytest.mark.parametrize("member", ["ConnectionTypes", "ChatStreamingConfiguration"])
 def test_what_is_not_played_is_refused_by_name_and_never_ignored(aws: Account, member: str) -> None:
     asked = {
-        "PersistentChat": {"SourceContactId": "c"},
         "ConnectionTypes": ["WEBSOCKET"],
         "ChatStreamingConfiguration": {"StreamingEndpointArn": "arn"},
     }
@@ -363,10 +363,10 @@ def test_the_customer_ends_the_chat_by_leaving_and_the_bot_does_not(aws: Account
     customer = aws.join(chat["ParticipantToken"])
     bot = aws.join(aws.bot_token(chat["ContactId"]))
     aws.leave(bot)
-    assert aws.world.contacts[chat["ContactId"]].state == "CONNECTED"
+    assert aws.world.contacts[chat["ContactId"]].stage == "CONNECTED"
     aws.leave(customer)
     contact = aws.world.contacts[chat["ContactId"]]
-    assert contact.state == "ENDED"
+    assert contact.stage == "ENDED"
     assert [item.content_type for item in contact.transcript] == [JOINED, JOINED, LEFT, LEFT, ENDED]
 
 
