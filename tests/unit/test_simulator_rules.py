@@ -2,83 +2,15 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
-from attachd.simulator.api import Answer, Api
 from attachd.simulator.dials import Dials
 from attachd.simulator.truth import truth
-from attachd.simulator.world import World
+from unit.account import Account, Refused
 
-CREDENTIALS = ["CONNECTION_CREDENTIALS"]
 JOINED = "application/vnd.amazonaws.connect.event.participant.joined"
 LEFT = "application/vnd.amazonaws.connect.event.participant.left"
 ENDED = "application/vnd.amazonaws.connect.event.chat.ended"
-
-
-class Refused(Exception):
-    pass
-
-
-class Account:
-    """An AWS account with a clock in hand."""
-
-    def __init__(self, **dials: Any) -> None:
-        self.dials = Dials(**dials)
-        self.world = World(self.dials)
-        self.events: list[dict[str, Any]] = []
-        self.api = Api(self.world, self.events.append)
-        self.now = 1_800_000_000.0
-
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        payload = msgspec.json.encode(body) if body is not None else b""
-        return self.api.call(method, path, headers, payload, self.now)
-
-    def ask(self, method: str, path: str, body: Any = None, bearer: str = "") -> Any:
-        answer = self.send(method, path, body, **({"X-Amz-Bearer": bearer} if bearer else {}))
-        content = msgspec.json.decode(answer.body)
-        if answer.status != 200:
-            raise Refused(f"{answer.status} {answer.headers['x-amzn-ErrorType']} {content['Message']}")
-        return content
-
-    def start(self, **more: Any) -> Any:
-        body = {"ContactFlowId": "flow", "ParticipantDetails": {"DisplayName": "Cleo"}} | more
-        return self.ask("PUT", "/contact/chat", {"InstanceId": self.dials.instance_id} | body)
-
-    def stop(self, contact_id: str) -> Any:
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id}
-        return self.ask("POST", "/contact/stop", body)
-
-    def describe(self, contact_id: str) -> Any:
-        return self.ask("GET", f"/contacts/{self.dials.instance_id}/{contact_id}")["Contact"]
-
-    def create(self, contact_id: str, role: str = "CUSTOM_BOT", **more: Any) -> Any:
-        details = {"ParticipantRole": role, "DisplayName": "Ava"}
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id, "ParticipantDetails": details}
-        return self.ask("POST", "/contact/create-participant", body | more)
-
-    def connect(self, token: str, **more: Any) -> Any:
-        body = {"Type": CREDENTIALS, "ConnectParticipant": True} | more
-        return self.ask("POST", "/participant/connection", body, token)
-
-    def join(self, token: str) -> str:
-        return str(self.connect(token)["ConnectionCredentials"]["ConnectionToken"])
-
-    def say(self, bearer: str, content: str = "hello", kind: str = "text/plain", **more: Any) -> Any:
-        body = {"ContentType": kind, "Content": content} | more
-        return self.ask("POST", "/participant/message", body, bearer)
-
-    def read(self, bearer: str, **body: Any) -> Any:
-        return self.ask("POST", "/participant/transcript", body, bearer)
-
-    def leave(self, bearer: str) -> Any:
-        return self.ask("POST", "/participant/disconnect", {}, bearer)
-
-    def kinds(self, bearer: str) -> list[str]:
-        return [item["ContentType"] for item in self.read(bearer, SortOrder="ASCENDING")["Transcript"]]
-
-    def bot_token(self, contact_id: str, **more: Any) -> str:
-        return str(self.create(contact_id, **more)["ParticipantCredentials"]["ParticipantToken"])
 
 
 @pytest.fixture
