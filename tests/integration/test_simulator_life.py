@@ -195,3 +195,12 @@ async def test_a_simulator_stops_though_a_flow_still_waits() -> None:
     with anyio.fail_after(5):
         async with desk(Dials(flow=(Hold(3600),))) as town:
             await town.chat()
+
+
+async def test_the_truth_of_a_simulator_that_has_stopped_stands_still() -> None:
+    now = [EPOCH]
+    async with desk(Dials(flow=(Hold(60),)), now=lambda: now[0]) as town:
+        await town.chat()
+    known = town.sim.truth()
+    now[0] += 3600
+    assert town.sim.truth() == known

@@ -493,8 +493,11 @@ def test_a_replayed_client_token_may_be_an_error() -> None:
         {"replayed_client_token_answers": "perhaps"},
         {"error_beside_an_agent": "NoSuchException"},
         {"quotas": {"CreateParticipant": (5, 0)}},
+        {"flow": (Hold(-1),)},
+        {"flow": (WaitForBot(expired=(EnterQueue(agent_after_seconds=float("nan")),)),)},
+        {"disconnect_flow": (WaitForBot(float("inf")),)},
     ],
 )
 def test_a_dial_that_makes_no_sense_is_refused(dials: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"replayed|error_|burst"):
+    with pytest.raises(ValueError, match=r"replayed|error_|burst|seconds"):
         Api(World(Dials(**dials)), lambda _event: None)

@@ -12,7 +12,6 @@ from typing import Any
 from attachd.simulator import connect, participant
 from attachd.simulator.control import control
 from attachd.simulator.errors import ApiError
-from attachd.simulator.events import contact_event
 from attachd.simulator.nouns import Call
 from attachd.simulator.quotas import buckets
 from attachd.simulator.walk import advance
@@ -129,5 +128,4 @@ class Api:
     def announce_happenings(self) -> None:
         """Announce what has happened since the last call."""
         while self._world.happenings:
-            happening = self._world.happenings.popleft()
-            self._announce(contact_event(happening, self._world.dials, self._world.new_id()))
+            self._announce(self._world.happenings.popleft())

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
-from attachd.simulator.flow import EnterQueue, Flow, Hold
+from attachd.simulator.flow import EnterQueue, Flow, Hold, check
 
 _INSTANCE_ARN = re.compile(r"arn:(aws[\w-]*):connect:([a-z0-9-]+):(\d{12}):instance/([\w-]{1,100})")
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9_-]{1,200}")
@@ -150,6 +150,8 @@ class Dials:
         for rate, burst in ((self.rate, self.burst), *self.quotas.values()):
             if rate < 0 or burst < 1:
                 raise ValueError("rate must be at least 0 and burst at least 1")
+        for flow in (self.flow, self.transfer_flow, self.disconnect_flow):
+            check(flow)
         if self.replayed_client_token_answers not in _REPLAYS:
             raise ValueError(f"replayed_client_token_answers must be one of {', '.join(_REPLAYS)}")
         for name in ("beside_an_agent", "of_a_second_bot", "of_an_ended_contact", "of_a_third_topic"):

@@ -5,6 +5,7 @@ runs out of steps disconnects the contact.
 """
 
 from dataclasses import dataclass
+from math import inf
 
 LONGEST_WAIT_SECONDS = 7 * 86400.0  # AWS: Wait block, at most 7 days
 
@@ -40,6 +41,25 @@ class EnterQueue:
 @dataclass(frozen=True, slots=True)
 class Disconnect:
     """End the contact."""
+
+
+def check(flow: "Flow") -> None:
+    """Refuse a flow with a time that is no time, in any branch; raises ValueError."""
+    for step in flow:
+        match step:
+            case Hold(seconds=seconds) | EnterQueue(agent_after_seconds=seconds):
+                _check_seconds(seconds)
+            case WaitForBot(seconds=seconds):
+                _check_seconds(seconds)
+                for branch in (step.disconnected, step.not_found, step.expired, step.error):
+                    check(branch)
+            case Disconnect():
+                pass
+
+
+def _check_seconds(seconds: float | None) -> None:
+    if seconds is not None and not 0 <= seconds < inf:
+        raise ValueError(f"a step of a flow cannot last {seconds} seconds")
 
 
 Step = Hold | WaitForBot | EnterQueue | Disconnect

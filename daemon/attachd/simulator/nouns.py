@@ -89,7 +89,7 @@ class Contact:
     """Shared by every contact with the same initial contact (AWS: UpdateContactAttributes takes the initial id)."""
     segment_attributes: dict[str, Any]
     tags: dict[str, str]
-    """Replaced, never changed in place, since happenings keep it."""
+    """Replaced, never changed in place, since the contact that follows begins with them."""
     initial_contact_id: str
     previous_contact_id: str | None = None
     related_contact_id: str | None = None
@@ -123,7 +123,7 @@ class Contact:
 
 @dataclass(frozen=True, slots=True)
 class Happening:
-    """Something a contact event tells: its eventType, the contact as it was then, when, and which properties changed."""
+    """Something a contact event tells: its eventType, the contact, when, and which properties changed."""
 
     event_type: str
     contact: Contact

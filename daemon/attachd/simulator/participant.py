@@ -144,7 +144,7 @@ def _message(contact: Contact, content: str) -> Item:
 
 
 def get_transcript(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Read the chat, a page at a time; a contact which the customer has left by transfer reads on, up to its end."""
+    """Read the chat, a page at a time; with the ContactId of an earlier contact, up to that one's end."""
     reader = _bearer(world, request, now)
     current = world.contacts[reader.contact_id]
     contact = world.contacts.get(request.get("ContactId", current.id))

@@ -121,7 +121,7 @@ def _summary(world: World, contact: Contact) -> dict[str, Any]:
     summary = {
         "Arn": f"{world.dials.instance_arn}/contact/{contact.id}",
         "Id": contact.id,
-        "InitialContactId": contact.initial_contact_id,
+        "InitialContactId": contact.initial_contact_id if contact.previous_contact_id else None,
         "PreviousContactId": contact.previous_contact_id,
         "InitiationMethod": contact.initiation_method,
         "Channel": "CHAT",

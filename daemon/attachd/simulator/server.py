@@ -108,9 +108,12 @@ class _Clock:
         self._world = world
         self._now = now
         self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
 
     def advance(self) -> None:
-        self._api.advance(self._now())
+        """Let what is due happen; once the port is closed nothing does any more, and the truth stands still."""
+        if not self._stopped:
+            self._api.advance(self._now())
 
     def wind(self) -> None:
         """See to it that the clock ticks, if there is anything to wait for."""
@@ -118,6 +121,7 @@ class _Clock:
             self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
+        self._stopped = True
         if self._timer is not None:
             self._timer.cancel()
 

@@ -7,11 +7,11 @@ the operations have checked the rules; what happens to a contact is left in `hap
 import random
 import uuid
 from collections import deque
-from copy import copy
 from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from attachd.simulator.dials import Dials
+from attachd.simulator.events import contact_event
 from attachd.simulator.life import Stage, moved
 from attachd.simulator.nouns import (
     AGENT,
@@ -42,7 +42,7 @@ class World:
         self.contacts: dict[str, Contact] = {}
         self.participants: dict[str, Participant] = {}  # by participant token
         self.connections: dict[str, Connection] = {}  # by connection token
-        self.happenings: deque[Happening] = deque()
+        self.happenings: deque[dict[str, Any]] = deque()  # contact events not yet announced
         self.calls: deque[Call] = deque(maxlen=_CALLS_REMEMBERED)
         self.quotas: dict[str, Bucket] = {}  # by API; the front door fills it
         self.deadlines: list[tuple[float, int, str, str]] = []  # a heap; see `by`
@@ -72,8 +72,9 @@ class World:
         self.happen("INITIATED", contact, contact.started_at)
 
     def happen(self, event_type: str, contact: Contact, at: float, updated: tuple[str, ...] = ()) -> None:
-        """Leave word of what happened, with the contact as it is now."""
-        self.happenings.append(Happening(event_type, copy(contact), at, updated))
+        """Leave word of what happened, written at once, since the contact will not stay as it is."""
+        happening = Happening(event_type, contact, at, updated)
+        self.happenings.append(contact_event(happening, self.dials, self.new_id()))
 
     def by(self, at: float, contact: Contact, what: str) -> None:
         """Have `what` happen to the contact at that time, unless it moves on before."""
