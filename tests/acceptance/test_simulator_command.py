@@ -39,6 +39,24 @@ def test_it_prints_one_line_to_export_and_ends_cleanly_on_a_signal(ending: signa
         assert process.stderr.read() == ""
 
 
+@pytest.mark.parametrize(("arguments", "last"), [((), 404), (("--all-quotas",), 429)])
+def test_every_api_is_metered_only_if_asked_for(arguments: tuple[str, ...], last: int) -> None:
+    with subprocess.Popen(command(*arguments), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        where = process.stdout.readline().partition("AWS_ENDPOINT_URL_CONNECT=http://")[2].split()[0]
+        connection = HTTPConnection(where, timeout=5)
+        statuses = []
+        for _ in range(20):
+            connection.request("GET", "/contacts/instance/gone")
+            answer = connection.getresponse()
+            answer.read()
+            statuses.append(answer.status)
+        assert statuses[-1] == last
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
+
+
 @pytest.mark.parametrize(
     "arguments",
     [

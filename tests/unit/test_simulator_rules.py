@@ -2,83 +2,15 @@
 
 from typing import Any
 
-import msgspec
 import pytest
 
-from attachd.simulator.api import Answer, Api
 from attachd.simulator.dials import Dials
 from attachd.simulator.truth import truth
-from attachd.simulator.world import World
+from unit.account import Account, Refused
 
-CREDENTIALS = ["CONNECTION_CREDENTIALS"]
 JOINED = "application/vnd.amazonaws.connect.event.participant.joined"
 LEFT = "application/vnd.amazonaws.connect.event.participant.left"
 ENDED = "application/vnd.amazonaws.connect.event.chat.ended"
-
-
-class Refused(Exception):
-    pass
-
-
-class Account:
-    """An AWS account with a clock in hand."""
-
-    def __init__(self, **dials: Any) -> None:
-        self.dials = Dials(**dials)
-        self.world = World(self.dials)
-        self.events: list[dict[str, Any]] = []
-        self.api = Api(self.world, self.events.append)
-        self.now = 1_800_000_000.0
-
-    def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        payload = msgspec.json.encode(body) if body is not None else b""
-        return self.api.call(method, path, headers, payload, self.now)
-
-    def ask(self, method: str, path: str, body: Any = None, bearer: str = "") -> Any:
-        answer = self.send(method, path, body, **({"X-Amz-Bearer": bearer} if bearer else {}))
-        content = msgspec.json.decode(answer.body)
-        if answer.status != 200:
-            raise Refused(f"{answer.status} {answer.headers['x-amzn-ErrorType']} {content['Message']}")
-        return content
-
-    def start(self, **more: Any) -> Any:
-        body = {"ContactFlowId": "flow", "ParticipantDetails": {"DisplayName": "Cleo"}} | more
-        return self.ask("PUT", "/contact/chat", {"InstanceId": self.dials.instance_id} | body)
-
-    def stop(self, contact_id: str) -> Any:
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id}
-        return self.ask("POST", "/contact/stop", body)
-
-    def describe(self, contact_id: str) -> Any:
-        return self.ask("GET", f"/contacts/{self.dials.instance_id}/{contact_id}")["Contact"]
-
-    def create(self, contact_id: str, role: str = "CUSTOM_BOT", **more: Any) -> Any:
-        details = {"ParticipantRole": role, "DisplayName": "Ava"}
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id, "ParticipantDetails": details}
-        return self.ask("POST", "/contact/create-participant", body | more)
-
-    def connect(self, token: str, **more: Any) -> Any:
-        body = {"Type": CREDENTIALS, "ConnectParticipant": True} | more
-        return self.ask("POST", "/participant/connection", body, token)
-
-    def join(self, token: str) -> str:
-        return str(self.connect(token)["ConnectionCredentials"]["ConnectionToken"])
-
-    def say(self, bearer: str, content: str = "hello", kind: str = "text/plain", **more: Any) -> Any:
-        body = {"ContentType": kind, "Content": content} | more
-        return self.ask("POST", "/participant/message", body, bearer)
-
-    def read(self, bearer: str, **body: Any) -> Any:
-        return self.ask("POST", "/participant/transcript", body, bearer)
-
-    def leave(self, bearer: str) -> Any:
-        return self.ask("POST", "/participant/disconnect", {}, bearer)
-
-    def kinds(self, bearer: str) -> list[str]:
-        return [item["ContentType"] for item in self.read(bearer, SortOrder="ASCENDING")["Transcript"]]
-
-    def bot_token(self, contact_id: str, **more: Any) -> str:
-        return str(self.create(contact_id, **more)["ParticipantCredentials"]["ParticipantToken"])
 
 
 @pytest.fixture
@@ -99,6 +31,7 @@ def test_a_chat_is_initiated_then_connected_by_its_customer_then_disconnected(aw
         "INITIATED",
         "CONNECTED_TO_SYSTEM",
         "DISCONNECTED",
+        "COMPLETED",
     ]
     described = aws.describe(chat["ContactId"])
     assert described["InitiationTimestamp"] == 1_800_000_000
@@ -163,10 +96,9 @@ def test_an_unknown_instance_is_not_found(aws: Account) -> None:
         aws.start(InstanceId="another")
 
 
-@pytest.mark.parametrize("member", ["PersistentChat", "ConnectionTypes", "ChatStreamingConfiguration"])
+@pytest.mark.parametrize("member", ["ConnectionTypes", "ChatStreamingConfiguration"])
 def test_what_is_not_played_is_refused_by_name_and_never_ignored(aws: Account, member: str) -> None:
     asked = {
-        "PersistentChat": {"SourceContactId": "c"},
         "ConnectionTypes": ["WEBSOCKET"],
         "ChatStreamingConfiguration": {"StreamingEndpointArn": "arn"},
     }
@@ -363,10 +295,10 @@ def test_the_customer_ends_the_chat_by_leaving_and_the_bot_does_not(aws: Account
     customer = aws.join(chat["ParticipantToken"])
     bot = aws.join(aws.bot_token(chat["ContactId"]))
     aws.leave(bot)
-    assert aws.world.contacts[chat["ContactId"]].state == "CONNECTED"
+    assert aws.world.contacts[chat["ContactId"]].stage == "CONNECTED"
     aws.leave(customer)
     contact = aws.world.contacts[chat["ContactId"]]
-    assert contact.state == "ENDED"
+    assert contact.stage == "ENDED"
     assert [item.content_type for item in contact.transcript] == [JOINED, JOINED, LEFT, LEFT, ENDED]
 
 

@@ -25,7 +25,15 @@ ROUTES = {
     "StartChatContact": ("PUT", "/contact/chat"),
     "StopContact": ("POST", "/contact/stop"),
     "CreateParticipantConnection": ("POST", "/participant/connection"),
+    "StartContactStreaming": ("POST", "/contact/start-streaming"),
+    "StopContactStreaming": ("POST", "/contact/stop-streaming"),
+    "UpdateContactAttributes": ("POST", "/contact/attributes"),
+    "SearchContacts": ("POST", "/search-contacts"),
+    "TagContact": ("POST", "/contact/tags"),
+    "UntagContact": ("DELETE", f"/contact/tags/{DIALS.instance_id}/c?TagKeys=k"),
+    "UpdateParticipantRoleConfig": ("PUT", f"/contact/participant-role-config/{DIALS.instance_id}/c"),
     "SendMessage": ("POST", "/participant/message"),
+    "SendEvent": ("POST", "/participant/event"),
     "GetTranscript": ("POST", "/participant/transcript"),
     "DisconnectParticipant": ("POST", "/participant/disconnect"),
 }
@@ -182,9 +190,9 @@ def test_attributes_nested_without_end_are_refused(api: Api) -> None:
 @pytest.mark.parametrize(
     ("method", "path", "message"),
     [
-        ("POST", "/contact/start-streaming", "does not play StartContactStreaming yet"),
-        ("GET", "/contact/attributes/i/c", "does not play GetContactAttributes yet"),
-        ("POST", "/participant/event", "does not play SendEvent yet"),
+        ("POST", "/contact/resume", "does not play ResumeContact yet"),
+        ("GET", "/participant/views/token", "does not play DescribeView yet"),
+        ("POST", "/participant/attachment", "does not play GetAttachment yet"),
         ("GET", "/contact/create-participant", "no operation"),
         ("POST", "/", "no operation"),
         ("BREW", "/coffee", "no operation"),
@@ -231,6 +239,12 @@ names = st.text(max_size=8) | st.sampled_from(
         "MostRecent",
         "NextToken",
         "MaxResults",
+        "TimeRange",
+        "SearchCriteria",
+        "Tags",
+        "ChannelConfiguration",
+        "ChatStreamingConfiguration",
+        "PersistentChat",
     ]
 )
 anything = st.recursive(

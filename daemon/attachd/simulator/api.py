@@ -10,10 +10,13 @@ from functools import cache
 from typing import Any
 
 from attachd.simulator import connect, participant
+from attachd.simulator.control import control
 from attachd.simulator.errors import ApiError
-from attachd.simulator.events import contact_event
+from attachd.simulator.nouns import Call
+from attachd.simulator.quotas import buckets
+from attachd.simulator.walk import advance
 from attachd.simulator.wire import Operation, Router, encode, error_answer
-from attachd.simulator.world import Call, World
+from attachd.simulator.world import World
 
 _OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
 
@@ -42,23 +45,56 @@ class Api:
         self._world = world
         self._announce = announce
         self._router = _router()
+        world.quotas = buckets(frozenset(_OPERATIONS), world.dials)
         # Apart from the world's dice, so that a refused call does not change which token comes next.
         self._request_dice = random.Random(f"requests {world.dials.seed}")
 
     def call(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
-        """Answer one request; header names must be found whatever their case. Never raises ApiError."""
+        """Answer one request; header names must be found whatever their case. Never raises ApiError.
+
+        `path` may carry a query string.
+        """
+        self.advance(now)
         operation: Operation | None = None
         request: dict[str, Any] = {}
         try:
             operation, labels = self._router.find(method, path)
             request = operation.parse(labels, headers, body)
-            response = _OPERATIONS[operation.name](self._world, request, now)
+            response = self._operate(operation.name, request, now)
         except ApiError as error:
             return self._refuse(operation, request, error, now)
         contact_id = self._contact_id(request) or response.get("ContactId", "")
         self._world.calls.append(Call(operation.name, now, 200, "", contact_id))
-        self._announce_happenings()
+        self.announce_happenings()
         return self._answer(200, {}, encode(response))
+
+    def _operate(self, name: str, request: dict[str, Any], now: float) -> dict[str, Any]:
+        """Meter a well-formed call, then let its operation judge it: a call for a chat that has gone spends too."""
+        bucket = self._world.quotas.get(name)
+        if bucket is None:
+            return _OPERATIONS[name](self._world, request, now)
+        if not bucket.take(now):
+            raise ApiError("ThrottlingException", "Rate exceeded")
+        try:
+            return _OPERATIONS[name](self._world, request, now)
+        except ApiError:
+            if not self._world.dials.refused_calls_spend_quota:
+                bucket.give_back()
+            raise
+
+    def advance(self, now: float) -> None:
+        """Let flows go on to where they must be by now, and announce what happened on the way."""
+        deadlines = self._world.deadlines
+        if deadlines and deadlines[0][0] <= now:
+            advance(self._world, now)
+            self.announce_happenings()
+
+    def control(self, path: str, body: bytes, now: float) -> Answer:
+        """Do what no API does (see `control`), and announce what comes of it."""
+        self.advance(now)
+        status, told = control(self._world, path, body, now)
+        self.announce_happenings()
+        return Answer(status, {"Content-Type": "application/json"}, encode(told))
 
     def refuse(self, error: ApiError, now: float) -> Answer:
         """Answer a request which could not even be read."""
@@ -80,15 +116,16 @@ class Api:
 
     def _contact_id(self, request: dict[str, Any]) -> str:
         """Find which contact a request is about: it says so, or its bearer token does."""
-        if "ContactId" in request:
-            return str(request["ContactId"])
+        for name in ("ContactId", "InitialContactId"):
+            if name in request:
+                return str(request[name])
         member = self._world.participants.get(request.get("ParticipantToken", ""))
         if member is None and "ConnectionToken" in request:
             connection = self._world.connections.get(request["ConnectionToken"])
             member = connection.participant if connection else None
         return member.contact_id if member else ""
 
-    def _announce_happenings(self) -> None:
+    def announce_happenings(self) -> None:
+        """Announce what has happened since the last call."""
         while self._world.happenings:
-            happening = self._world.happenings.popleft()
-            self._announce(contact_event(happening, self._world.dials, self._world.new_id()))
+            self._announce(self._world.happenings.popleft())

@@ -23,3 +23,7 @@ class Bucket:
         if self._throttled_calls_spend:
             self._left = 0.0
         return False
+
+    def give_back(self) -> None:
+        """Return the call just taken."""
+        self._left = min(self._burst, self._left + 1)

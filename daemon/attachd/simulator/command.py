@@ -28,6 +28,10 @@ def simulate(
         str, typer.Option(help="Stands in every token, to search for leaks.")
     ] = _DEFAULT.token_marker,
     instance_arn: Annotated[str, typer.Option(help="The Connect instance to be.")] = _DEFAULT.instance_arn,
+    *,
+    all_quotas: Annotated[
+        bool, typer.Option("--all-quotas", help="Meter every API as AWS does, not CreateParticipant alone.")
+    ] = False,
 ) -> None:
     """Be Amazon Connect and its Participant Service, on a port of this machine."""
     try:
@@ -38,6 +42,7 @@ def simulate(
             token_marker=token_marker,
             rate=rate,
             burst=burst,
+            metered=None if all_quotas else _DEFAULT.metered,
             events=parse_target(events) if events else None,
         )
     except ValueError as error:

@@ -6,50 +6,18 @@ Only rules live here; the state is `world`'s, the spelling of HTTP is `wire`'s.
 from collections.abc import Callable
 from typing import Any
 
+from attachd.simulator import attributes, chats, search, streaming, walk
+from attachd.simulator.addressed import contact_of
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import iso_milliseconds
-from attachd.simulator.world import CUSTOM_BOT, CUSTOMER, Contact, World
-
-_CHAT_MINUTES = 25 * 60  # AWS: StartChatContact, ChatDurationInMinutes
-_PLAIN_CHAT = {"connect:Subtype": {"ValueString": "connect:Chat"}}
-_NOT_PLAYED = ("PersistentChat", "ConnectionTypes", "ChatStreamingConfiguration")
-
-
-def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Start a chat and hand the customer its participant token; the same ClientToken replays the answer."""
-    _require_instance(world, request)
-    key = ("StartChatContact", request.get("ClientToken", ""))
-    known = world.remembered(key, now) if key[1] else None
-    if known is not None:
-        return known
-    for member in _NOT_PLAYED:
-        if member in request:
-            raise ApiError("InvalidParameterException", f"the simulator does not play {member} yet")
-    contact = Contact(
-        id=world.new_id(),
-        started_at=now,
-        expires_at=now + 60 * request.get("ChatDurationInMinutes", _CHAT_MINUTES),
-        attributes=request.get("Attributes", {}),
-        segment_attributes=_PLAIN_CHAT | request.get("SegmentAttributes", {}),
-        tags={"aws:connect:instanceId": world.dials.instance_id},
-        related_contact_id=request.get("RelatedContactId"),
-    )
-    world.start(contact)
-    customer = world.add(contact, CUSTOMER, request["ParticipantDetails"]["DisplayName"], now)
-    if "InitialMessage" in request:
-        first = request["InitialMessage"]
-        world.note(
-            contact, now, content_type=first["ContentType"], content=first["Content"], participant=customer
-        )
-    answer = {"ContactId": contact.id, "ParticipantId": customer.id, "ParticipantToken": customer.token}
-    if key[1]:
-        world.remember(key, answer, now)
-    return answer
+from attachd.simulator.life import Stage
+from attachd.simulator.nouns import CUSTOM_BOT, Contact, Participant
+from attachd.simulator.world import World
 
 
 def stop_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
     """End a chat in whatever state it is. A chat that has ended is 410, one that never was 404."""
-    contact = _contact(world, request)
+    contact = contact_of(world, request)
     if contact.ended_at is not None:
         raise ApiError("ContactNotFoundException", "The contact with the specified ID is not active.")
     world.end(contact, "API", now)
@@ -58,14 +26,24 @@ def stop_contact(world: World, request: dict[str, Any], now: float) -> dict[str,
 
 def describe_contact(world: World, request: dict[str, Any], _now: float) -> dict[str, Any]:
     """Describe a contact, ended ones too. Timestamps are epoch seconds, absent until they happened."""
-    contact = _contact(world, request)
-    moments = (contact.started_at, contact.connected_at, contact.ended_at)
+    contact = contact_of(world, request)
+    moments = (
+        contact.started_at,
+        contact.connected_at,
+        contact.enqueued_at,
+        contact.agent_connected_at,
+        contact.ended_at,
+    )
     described = {
         "Arn": f"{world.dials.instance_arn}/contact/{contact.id}",
         "Id": contact.id,
+        "InitialContactId": contact.initial_contact_id if contact.previous_contact_id else None,
+        "PreviousContactId": contact.previous_contact_id,
         "RelatedContactId": contact.related_contact_id,
-        "InitiationMethod": "API",
+        "InitiationMethod": contact.initiation_method,
         "Channel": "CHAT",
+        "QueueInfo": search.queue_info(contact),
+        "AgentInfo": search.agent_info(contact),
         "InitiationTimestamp": contact.started_at,
         "ConnectedToSystemTimestamp": contact.connected_at,
         "DisconnectTimestamp": contact.ended_at,
@@ -79,54 +57,66 @@ def describe_contact(world: World, request: dict[str, Any], _now: float) -> dict
 
 
 def create_participant(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Add a custom bot to a chat; it must connect within 15 s.
-
-    The quota is metered at the front door, so replays and refusals spend it too: whoever asks for a chat that has
-    gone has stolen a call from one that waits.
-    """
-    # AWS: service quotas; per account and Region, whatever the instance
-    if not world.quotas["CreateParticipant"].take(now):
-        raise ApiError("ThrottlingException", "Rate exceeded")
-    contact = _contact(world, request)
+    """Add a custom bot to a chat; it must connect within 15 s."""
+    contact = contact_of(world, request)
     details = request["ParticipantDetails"]
     if details.get("ParticipantRole") != CUSTOM_BOT:
         raise ApiError("InvalidRequestException", "ParticipantRole must be CUSTOM_BOT for a CHAT contact")
     # AWS: ParticipantDetailsToAdd, "DisplayName is Required", although the model does not say so
     if details.get("DisplayName") is None:
         raise ApiError("InvalidRequestException", "ParticipantDetails.DisplayName is required")
-    if contact.ended_at is not None:
-        raise ApiError("ResourceNotFoundException", "The contact has ended")
+    _require_room_for_bots(world, contact)
     key = ("CreateParticipant", contact.id, request.get("ClientToken", ""))
     known = world.remembered(key, now) if key[2] else None
     if known is not None:
-        return known
+        return _replay(world, contact, known)
     # AWS: custom participants, "only one custom participant per contact"
     if world.bot_slot_taken(contact, now):
-        raise ApiError("ServiceQuotaExceededException", "The contact already has a custom participant")
+        raise ApiError(world.dials.error_of_a_second_bot, "The contact already has a custom participant")
     bot = world.add(contact, CUSTOM_BOT, details["DisplayName"], now)
-    credentials = {"ParticipantToken": bot.token, "Expiry": iso_milliseconds(bot.expires_at)}
-    answer = {"ParticipantCredentials": credentials, "ParticipantId": bot.id}
+    answer = _credentials(bot)
     if key[2]:
         world.remember(key, answer, now)
+    walk.bot_came(world, contact, now)
     return answer
 
 
-def _require_instance(world: World, request: dict[str, Any]) -> None:
-    if request["InstanceId"] != world.dials.instance_id:
-        raise ApiError("ResourceNotFoundException", "The instance of this InstanceId was not found")
+def _require_room_for_bots(world: World, contact: Contact) -> None:
+    """Refuse a contact which is in no state to take a bot."""
+    stage = contact.stage
+    if stage is Stage.ENDED:
+        raise ApiError(world.dials.error_of_an_ended_contact, "The contact has ended")
+    # AWS: custom participants, "cannot be added when an agent is present"
+    if stage is Stage.WITH_AGENT:
+        raise ApiError(world.dials.error_beside_an_agent, "The contact is with an agent")
+    if stage is Stage.STARTED and not world.dials.bot_may_precede_the_customer:
+        raise ApiError("ConflictException", "The customer has not connected yet")
 
 
-def _contact(world: World, request: dict[str, Any]) -> Contact:
-    _require_instance(world, request)
-    contact = world.contacts.get(request["ContactId"])
-    if contact is None:
-        raise ApiError("ResourceNotFoundException", "The contact of this ContactId was not found")
-    return contact
+def _replay(world: World, contact: Contact, known: dict[str, Any]) -> dict[str, Any]:
+    """Answer to a ClientToken already known, as the dial says."""
+    match world.dials.replayed_client_token_answers:
+        case "an error":
+            raise ApiError("ConflictException", "The ClientToken has been used")
+        case "a new token":
+            (bot,) = (each for each in contact.participants if each.id == known["ParticipantId"])
+            world.renew_token(bot)
+            return _credentials(bot)
+        case _:
+            return known
+
+
+def _credentials(bot: Participant) -> dict[str, Any]:
+    credentials = {"ParticipantToken": bot.token, "Expiry": iso_milliseconds(bot.expires_at)}
+    return {"ParticipantCredentials": credentials, "ParticipantId": bot.id}
 
 
 OPERATIONS: dict[str, Callable[[World, dict[str, Any], float], dict[str, Any]]] = {
-    "StartChatContact": start_chat_contact,
+    "StartChatContact": chats.start_chat_contact,
     "StopContact": stop_contact,
     "DescribeContact": describe_contact,
     "CreateParticipant": create_participant,
+    **attributes.OPERATIONS,
+    **streaming.OPERATIONS,
+    **search.OPERATIONS,
 }

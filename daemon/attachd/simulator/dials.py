@@ -5,10 +5,26 @@ comment says which.
 """
 
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from attachd.simulator.flow import EnterQueue, Flow, Hold, check
 
 _INSTANCE_ARN = re.compile(r"arn:(aws[\w-]*):connect:([a-z0-9-]+):(\d{12}):instance/([\w-]{1,100})")
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9_-]{1,200}")
+_REPLAYS = ("the same", "a new token", "an error")
+_NO_QUOTAS: Mapping[str, tuple[float, float]] = MappingProxyType({})
+# What CreateParticipant models, and StartContactStreaming
+_ERRORS = frozenset(
+    {
+        "ConflictException",
+        "InvalidRequestException",
+        "LimitExceededException",
+        "ResourceNotFoundException",
+        "ServiceQuotaExceededException",
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +72,66 @@ class Dials:
     burst: float = 8.0
     """CreateParticipant calls that may come at once (AWS: service quotas)."""
 
+    quotas: Mapping[str, tuple[float, float]] = field(default_factory=lambda: _NO_QUOTAS)
+    """Another (rate, burst) for the APIs named, which are thereby metered; `quotas.DOCUMENTED` has AWS's."""
+
+    metered: frozenset[str] | None = frozenset({"CreateParticipant"})
+    """Which APIs have a quota at all; None for all of them, as in AWS. The kinder guess: a load test of bots ought
+    not to be stopped at two DescribeContact a second by a simulator it uses as scenery."""
+
     throttled_calls_spend_quota: bool = False
     """Does a call answered 429 cost quota as well? AWS does not say."""
 
+    refused_calls_spend_quota: bool = True
+    """Does a call refused for another reason than its quota cost quota? AWS does not say; gateways meter first."""
+
+    send_message_and_send_event_share_a_quota: bool = False
+    """Do the two share one bucket? AWS lists them in one line."""
+
     lapsed_bot_frees_its_slot: bool = True
     """Does a bot which never connected stop counting after its 15 s? AWS does not say."""
+
+    bot_may_precede_the_customer: bool = True
+    """Does CreateParticipant succeed before the customer has connected? AWS does not say."""
 
     connect_within_seconds: float = 15.0
     """How long a bot's participant token waits for its first connection (AWS: custom participants)."""
 
     client_token_remembered_seconds: float = 7 * 86400.0
     """How long a ClientToken replays its answer. AWS says 7 days for voice, nothing for chat."""
+
+    replayed_client_token_answers: str = "the same"  # noqa: S105 - a word, no secret
+    """What does CreateParticipant answer to a ClientToken it knows? `the same` answer, `a new token` of the same
+    participant, or `an error` (409 ConflictException, IdempotencyException not being modelled there). AWS only says
+    that the token "ensures idempotency"."""
+
+    error_beside_an_agent: str = "ConflictException"
+    """How is CreateParticipant refused while an agent is there? AWS says only that it is."""
+
+    error_of_a_second_bot: str = "ServiceQuotaExceededException"
+    """How is a second custom participant refused? AWS says only that there is one at most."""
+
+    error_of_an_ended_contact: str = "ResourceNotFoundException"
+    """How is CreateParticipant refused once the contact has ended? AWS does not say."""
+
+    error_of_a_third_topic: str = "LimitExceededException"
+    """How is a third StartContactStreaming refused? AWS says only that there are two at most."""
+
+    sms_initiation_method: str = "API"
+    """Which initiationMethod does an SMS chat carry? AWS documents API for chats, INBOUND for voice and email."""
+
+    flow: Flow = (Hold(),)
+    """What a chat goes through once its customer has connected; the default waits for ever, bot or no bot."""
+
+    transfer_flow: Flow = (EnterQueue(),)
+    """What a contact transferred by an agent goes through (AWS: transfer to agent and queue flows)."""
+
+    disconnect_flow: Flow = ()
+    """What follows once an agent has left; without steps nothing follows, and no DISCONNECT contact is made."""
+
+    after_contact_work_seconds: float | None = 0.0
+    """How long after an agent's contact is DISCONNECTED it is COMPLETED; None for never, which AWS says may happen
+    to a chat whose agent goes offline."""
 
     body_within_seconds: float = 10.0
     """How long a request's body may take to arrive before it is answered 408."""
@@ -82,8 +147,16 @@ class Dials:
             raise ValueError(
                 "token_marker must be 1 to 200 of A-Z a-z 0-9 _ - since tokens travel in a header"
             )
-        if self.rate < 0 or self.burst < 1:
-            raise ValueError("rate must be at least 0 and burst at least 1")
+        for rate, burst in ((self.rate, self.burst), *self.quotas.values()):
+            if rate < 0 or burst < 1:
+                raise ValueError("rate must be at least 0 and burst at least 1")
+        for flow in (self.flow, self.transfer_flow, self.disconnect_flow):
+            check(flow)
+        if self.replayed_client_token_answers not in _REPLAYS:
+            raise ValueError(f"replayed_client_token_answers must be one of {', '.join(_REPLAYS)}")
+        for name in ("beside_an_agent", "of_a_second_bot", "of_an_ended_contact", "of_a_third_topic"):
+            if getattr(self, f"error_{name}") not in _ERRORS:
+                raise ValueError(f"error_{name} must be one of {', '.join(sorted(_ERRORS))}")
 
     @property
     def partition(self) -> str:

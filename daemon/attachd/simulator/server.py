@@ -1,9 +1,10 @@
 """The port: aiohttp's plain server in front of `api`, as one async context manager.
 
-Only transport lives here: reading bodies within bounds, the simulator's own two pages, starting and stopping.
+Only transport lives here: reading bodies within bounds, the simulator's own pages, a clock which ticks while a flow waits for it, starting and stopping.
 A websocket, when it comes, will be another path beside them.
 """
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -13,7 +14,7 @@ from typing import Any
 import anyio
 from aiohttp import web
 
-from attachd.simulator.api import Api
+from attachd.simulator.api import Answer, Api
 from attachd.simulator.dials import Dials
 from attachd.simulator.errors import ApiError
 from attachd.simulator.publish import Publisher, publishing
@@ -22,6 +23,7 @@ from attachd.simulator.wire import encode
 from attachd.simulator.world import World
 
 _STOP_SECONDS = 1.0
+_TICK_SECONDS = 0.05
 _JSON = {"Content-Type": "application/json"}
 
 
@@ -33,6 +35,8 @@ class Simulator:
     world: World
     events: list[dict[str, Any]]
     publisher: Publisher | None
+    advance: Callable[[], None]
+    """Let what is due by now happen; the port does so at every request, and every 50 ms while a flow waits."""
 
     @property
     def environment(self) -> dict[str, str]:
@@ -41,6 +45,7 @@ class Simulator:
 
     def truth(self) -> dict[str, Any]:
         """Return what really happened, as `GET /_simulator/truth` answers it."""
+        self.advance()
         told = truth(self.world) | {"events": self.events}
         return told | {"publishing": self.publisher.counts()} if self.publisher else told
 
@@ -71,7 +76,10 @@ async def simulator(
             if publisher is not None:
                 publisher.offer(event)
 
-        door = _Door(Api(world, announce), now, dials.body_within_seconds)
+        api = Api(world, announce)
+        clock = _Clock(api, world, now)
+        stack.callback(clock.stop)
+        door = _Door(api, clock, now, dials.body_within_seconds)
         # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small.
         server = web.Server(door.answer, access_log=None, auto_decompress=False)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
@@ -79,7 +87,8 @@ async def simulator(
         stack.push_async_callback(runner.cleanup)
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0]
-        running = Simulator(f"http://{_in_url(bound[0])}:{bound[1]}", world, events, publisher)
+        url = f"http://{_in_url(bound[0])}:{bound[1]}"
+        running = Simulator(url, world, events, publisher, clock.advance)
         door.running = running
         yield running
 
@@ -88,31 +97,75 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
+class _Clock:
+    """Looks at the time for the flows which wait; does not tick while none does.
+
+    A timer and no task, so that a simulator without an events target may be entered and left in different tasks.
+    """
+
+    def __init__(self, api: Api, world: World, now: Callable[[], float]) -> None:
+        self._api = api
+        self._world = world
+        self._now = now
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = False
+
+    def advance(self) -> None:
+        """Let what is due happen; once the port is closed nothing does any more, and the truth stands still."""
+        if not self._stopped:
+            self._api.advance(self._now())
+
+    def wind(self) -> None:
+        """See to it that the clock ticks, if there is anything to wait for."""
+        if self._world.deadlines and self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+    def stop(self) -> None:
+        self._stopped = True
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.advance()
+        self.wind()
+
+
 class _Door:
     """Turns aiohttp's requests into calls of the Api, and its answers into responses."""
 
-    def __init__(self, api: Api, now: Callable[[], float], body_seconds: float) -> None:
+    def __init__(self, api: Api, clock: _Clock, now: Callable[[], float], body_seconds: float) -> None:
         self._api = api
+        self._clock = clock
         self._body_seconds = body_seconds
         self._now = now
         self.running: Simulator | None = None
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        path = request.raw_path.partition("?")[0]
-        if path.startswith("/_simulator/"):
-            return self._own_page(request.method, path)
+        path, own = request.raw_path, request.raw_path.startswith("/_simulator/")
+        if own and request.method == "GET":
+            return self._own_page(path.partition("?")[0])
         try:
             body = await _read(request, self._body_seconds)
         except ApiError as error:
             answer = self._api.refuse(error, self._now())
         else:
-            answer = self._api.call(request.method, path, request.headers, body, self._now())
+            if own:
+                answer = self._control(request.method, path, body)
+            else:
+                answer = self._api.call(request.method, path, request.headers, body, self._now())
+            self._clock.wind()
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
-    def _own_page(self, method: str, path: str) -> web.Response:
-        if method == "GET" and path == "/_simulator/truth" and self.running is not None:
+    def _control(self, method: str, path: str, body: bytes) -> Answer:
+        if method != "POST":
+            return Answer(404, _JSON, b'{"message":"no such page"}')
+        return self._api.control(path, body, self._now())
+
+    def _own_page(self, path: str) -> web.Response:
+        if path == "/_simulator/truth" and self.running is not None:
             return web.Response(body=encode(self.running.truth()), headers=_JSON)
-        if method == "GET" and path == "/_simulator/health":
+        if path == "/_simulator/health":
             return web.Response(body=b'{"status":"ok"}', headers=_JSON)
         return web.Response(status=404, body=b'{"message":"no such page"}', headers=_JSON)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import from_iso, iso_milliseconds
-from attachd.simulator.world import Contact, Item
+from attachd.simulator.nouns import Contact, Item, Receipt
 
 _DEFAULT_PAGE = 10  # AWS: GetTranscript, MaxResults
 _NEXT_TOKEN = re.compile(r"(FORWARD|BACKWARD)-(\d{1,9})")
@@ -27,7 +27,7 @@ def page(contact: Contact, request: dict[str, Any]) -> dict[str, Any]:
         items, more = contact.transcript[max(0, following + 1) : start + 1], following >= 0
     if request.get("SortOrder", "DESCENDING") == "DESCENDING":
         items = items[::-1]
-    answer: dict[str, Any] = {"Transcript": [_written(contact, item) for item in items]}
+    answer: dict[str, Any] = {"Transcript": [_written(item) for item in items]}
     if more:
         answer["NextToken"] = f"{direction}-{following}"
     return answer
@@ -64,14 +64,14 @@ def _instant(text: str) -> float:
         raise ApiError("ValidationException", "StartPosition.AbsoluteTime is not ISO 8601") from None
 
 
-def _written(contact: Contact, item: Item) -> dict[str, Any]:
+def _written(item: Item) -> dict[str, Any]:
     """Write an item as GetTranscript does; `Type` is MESSAGE or EVENT, the ContentType tells which event."""
     written: dict[str, Any] = {
         "Id": item.id,
         "AbsoluteTime": iso_milliseconds(item.at),
         "Type": item.type,
         "ContentType": item.content_type,
-        "ContactId": contact.id,
+        "ContactId": item.contact_id,
     }
     if item.content is not None:
         written["Content"] = item.content
@@ -79,4 +79,16 @@ def _written(contact: Contact, item: Item) -> dict[str, Any]:
         written["ParticipantId"] = item.participant.id
         written["ParticipantRole"] = item.participant.role
         written["DisplayName"] = item.participant.display_name
+    if item.receipts:
+        receipts = [_receipt(who, receipt) for who, receipt in item.receipts.items()]
+        written["MessageMetadata"] = {"MessageId": item.id, "Receipts": receipts}
+    return written
+
+
+def _receipt(recipient_id: str, receipt: Receipt) -> dict[str, str]:
+    written = {"RecipientParticipantId": recipient_id}
+    if receipt.delivered_at is not None:
+        written["DeliveredTimestamp"] = iso_milliseconds(receipt.delivered_at)
+    if receipt.read_at is not None:
+        written["ReadTimestamp"] = iso_milliseconds(receipt.read_at)
     return written

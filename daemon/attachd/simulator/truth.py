@@ -4,7 +4,8 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from attachd.simulator.world import CUSTOM_BOT, Contact, Participant, World
+from attachd.simulator.nouns import CUSTOM_BOT, Contact, Participant
+from attachd.simulator.world import World
 
 
 def truth(world: World) -> dict[str, Any]:
@@ -23,14 +24,27 @@ def _contact(contact: Contact) -> dict[str, Any]:
     bots = [member for member in contact.participants if member.role == CUSTOM_BOT]
     return {
         "id": contact.id,
-        "state": contact.state,
+        "state": contact.stage.value,
+        "initial_contact_id": contact.initial_contact_id,
+        "previous_contact_id": contact.previous_contact_id,
+        "related_contact_id": contact.related_contact_id,
+        "initiation_method": contact.initiation_method,
         "started_at": contact.started_at,
         "connected_at": contact.connected_at,
+        "enqueued_at": contact.enqueued_at,
+        "agent_connected_at": contact.agent_connected_at,
         "ended_at": contact.ended_at,
         "disconnect_reason": contact.disconnect_reason,
         "attributes": contact.attributes,
         "segment_attributes": contact.segment_attributes,
         "tags": contact.tags,
+        "step": type(contact.steps[0]).__name__ if contact.steps else None,
+        "branches": contact.branches,
+        "streams": [asdict(stream) for stream in contact.streams.values()],
+        "timers": [
+            {"role": role, "type": kind, "minutes": minutes}
+            for (role, kind), minutes in contact.timers.items()
+        ],
         "custom_bots": {
             "existed": len(bots),
             "connected": sum(bot.connected_at is not None for bot in bots),
@@ -65,5 +79,5 @@ def _messages(contact: Contact) -> list[dict[str, Any]]:
             "content": item.content,
         }
         for item in contact.transcript
-        if item.content is not None
+        if item.content is not None and item.contact_id == contact.id
     ]

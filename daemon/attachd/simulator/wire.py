@@ -7,7 +7,7 @@ No state, no clock, no network.
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import parse_qs, unquote
 
 import botocore.session
 import msgspec
@@ -41,7 +41,12 @@ class Operation:
     def __init__(self, model: Any) -> None:
         self.name: str = model.name
         self._check = compile_shape(model.input_shape)
-        self._places: dict[str, list[tuple[str, str]]] = {"body": [], "header": [], "uri": []}
+        self._places: dict[str, list[tuple[str, str]]] = {
+            "body": [],
+            "header": [],
+            "uri": [],
+            "querystring": [],
+        }
         for name, member in model.input_shape.members.items():
             place = member.serialization.get("location", "body")
             self._places[place].append((name, member.serialization.get("name", name)))
@@ -52,8 +57,11 @@ class Operation:
         modelled = {shape.name for shape in model.error_shapes}
         self._constraint_code = next(code for code in _CONSTRAINT_CODES if code in modelled)
 
-    def parse(self, labels: Mapping[str, str], headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
-        """Gather and check the input: member name to value, absent members left out; raises ApiError."""
+    def parse(self, labels: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> dict[str, Any]:
+        """Gather and check the input: member name to value, absent members left out; raises ApiError.
+
+        `labels` are the URI's, and with them what its query string says, as lists.
+        """
         try:
             document = _decode(body) if body else {}
             request = self._gather(document, labels, headers)
@@ -68,10 +76,10 @@ class Operation:
             raise ApiError(self._constraint_code, count + "; ".join(problems[:_PROBLEMS_TOLD]))
         return request
 
-    def _gather(self, document: Any, labels: Mapping[str, str], headers: Mapping[str, str]) -> dict[str, Any]:
+    def _gather(self, document: Any, labels: Mapping[str, Any], headers: Mapping[str, str]) -> dict[str, Any]:
         if type(document) is not dict:
             raise ApiError("SerializationException", "the body is not a JSON object")
-        sources = (("body", document), ("header", headers), ("uri", labels))
+        sources = (("body", document), ("header", headers), ("uri", labels), ("querystring", labels))
         request = {}
         for place, source in sources:
             for name, wire_name in self._places[place]:
@@ -108,15 +116,17 @@ class Router:
         else:
             self._exact[method, template] = Operation(model)
 
-    def find(self, method: str, path: str) -> tuple[Operation, dict[str, str]]:
-        """Return the operation and its URI labels; raises ApiError UnknownOperationException."""
+    def find(self, method: str, path: str) -> tuple[Operation, dict[str, Any]]:
+        """Return the operation and what its URI says; raises ApiError UnknownOperationException."""
+        path, _, query = path.partition("?")
         operation = self._exact.get((method, path))
         if operation is not None:
             return operation, {}
         for wanted, pattern, labelled in self._labelled:
             found = pattern.fullmatch(path) if wanted == method else None
             if found is not None:
-                return labelled, {name: unquote(value) for name, value in found.groupdict().items()}
+                asked = parse_qs(query, keep_blank_values=True) if query else {}
+                return labelled, asked | {name: unquote(value) for name, value in found.groupdict().items()}
         raise ApiError("UnknownOperationException", self._why_not(method, path))
 
     def _why_not(self, method: str, path: str) -> str:

@@ -1,4 +1,4 @@
-"""The state of one simulated instance: contacts, participants, transcripts, and the moves between them.
+"""The state of one simulated instance, and the moves between its contacts' stages.
 
 Pure: time is an argument, ids and tokens come from a seeded generator, nothing is read or sent. Moves assume that
 the operations have checked the rules; what happens to a contact is left in `happenings` for whoever announces it.
@@ -7,102 +7,31 @@ the operations have checked the rules; what happens to a contact is left in `hap
 import random
 import uuid
 from collections import deque
-from dataclasses import dataclass, field
-from typing import Any
+from heapq import heappush
+from typing import TYPE_CHECKING, Any
 
-from attachd.simulator.bucket import Bucket
 from attachd.simulator.dials import Dials
+from attachd.simulator.events import contact_event
+from attachd.simulator.life import Stage, moved
+from attachd.simulator.nouns import (
+    AGENT,
+    CUSTOM_BOT,
+    CUSTOMER,
+    ENDED,
+    JOINED,
+    LEFT,
+    Call,
+    Connection,
+    Contact,
+    Happening,
+    Item,
+    Participant,
+)
 
-CUSTOMER = "CUSTOMER"
-CUSTOM_BOT = "CUSTOM_BOT"
-
-_EVENT = "application/vnd.amazonaws.connect.event."
-JOINED = _EVENT + "participant.joined"
-LEFT = _EVENT + "participant.left"
-ENDED = _EVENT + "chat.ended"
+if TYPE_CHECKING:
+    from attachd.simulator.bucket import Bucket
 
 _CALLS_REMEMBERED = 1_000_000
-
-
-@dataclass(slots=True)
-class Participant:
-    """A member of a chat. Times are seconds since the epoch; `expires_at` is its token's."""
-
-    id: str
-    contact_id: str
-    role: str
-    display_name: str
-    token: str = field(repr=False)
-    created_at: float
-    expires_at: float
-    connected_at: float | None = None
-    disconnected_at: float | None = None
-    messages_sent: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Connection:
-    """What a connection token stands for, and until when."""
-
-    participant: Participant
-    expires_at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """A line of a transcript: a message, or (without content) an event."""
-
-    id: str
-    at: float
-    type: str
-    content_type: str
-    content: str | None
-    participant: Participant | None
-
-
-@dataclass(slots=True)
-class Contact:
-    """One chat. Segment attributes stand in the API's own form."""
-
-    id: str
-    started_at: float
-    expires_at: float
-    attributes: dict[str, str]
-    segment_attributes: dict[str, Any]
-    tags: dict[str, str]
-    related_contact_id: str | None
-    connected_at: float | None = None
-    ended_at: float | None = None
-    disconnect_reason: str | None = None
-    participants: list[Participant] = field(default_factory=list)
-    transcript: list[Item] = field(default_factory=list)
-
-    @property
-    def state(self) -> str:
-        """One of STARTED, CONNECTED, ENDED."""
-        if self.ended_at is not None:
-            return "ENDED"
-        return "STARTED" if self.connected_at is None else "CONNECTED"
-
-
-@dataclass(frozen=True, slots=True)
-class Happening:
-    """Something a contact event tells: its eventType, the contact, when."""
-
-    event_type: str
-    contact: Contact
-    at: float
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """One API call as it was answered; `code` is empty for a success, `operation` for an unknown one."""
-
-    operation: str
-    at: float
-    status: int
-    code: str
-    contact_id: str
 
 
 class World:
@@ -113,16 +42,13 @@ class World:
         self.contacts: dict[str, Contact] = {}
         self.participants: dict[str, Participant] = {}  # by participant token
         self.connections: dict[str, Connection] = {}  # by connection token
-        self.happenings: deque[Happening] = deque()
+        self.happenings: deque[dict[str, Any]] = deque()  # contact events not yet announced
         self.calls: deque[Call] = deque(maxlen=_CALLS_REMEMBERED)
-        # Room for the other operations' quotas and, per instance, the Participant Service's.
-        self.quotas = {
-            "CreateParticipant": Bucket(
-                dials.rate, dials.burst, throttled_calls_spend=dials.throttled_calls_spend_quota
-            )
-        }
+        self.quotas: dict[str, Bucket] = {}  # by API; the front door fills it
+        self.deadlines: list[tuple[float, int, str, str]] = []  # a heap; see `by`
         self._answers: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
         self._dice = random.Random(dials.seed)
+        self._deadlines_set = 0
 
     def new_id(self) -> str:
         """Return a random (version 4) UUID."""
@@ -143,7 +69,18 @@ class World:
     def start(self, contact: Contact) -> None:
         """Let a new contact exist, and announce INITIATED."""
         self.contacts[contact.id] = contact
-        self.happenings.append(Happening("INITIATED", contact, contact.started_at))
+        self.happen("INITIATED", contact, contact.started_at)
+
+    def happen(self, event_type: str, contact: Contact, at: float, updated: tuple[str, ...] = ()) -> None:
+        """Leave word of what happened, written at once, since the contact will not stay as it is."""
+        happening = Happening(event_type, contact, at, updated)
+        self.happenings.append(contact_event(happening, self.dials, self.new_id()))
+
+    def by(self, at: float, contact: Contact, what: str) -> None:
+        """Have `what` happen to the contact at that time, unless it moves on before."""
+        self._deadlines_set += 1
+        heappush(self.deadlines, (at, self._deadlines_set, contact.id, what))
+        contact.timer = self._deadlines_set
 
     def add(self, contact: Contact, role: str, display_name: str, now: float) -> Participant:
         """Create a participant who has not connected yet."""
@@ -159,6 +96,11 @@ class World:
         contact.participants.append(participant)
         self.participants[participant.token] = participant
         return participant
+
+    def renew_token(self, participant: Participant) -> None:
+        """Give the participant another token; the former ones stay good."""
+        participant.token = self._new_token("participant")
+        self.participants[participant.token] = participant
 
     def lapsed(self, participant: Participant, now: float) -> bool:
         """Tell whether a bot let its 15 s pass without connecting; its token is dead from then on."""
@@ -185,9 +127,36 @@ class World:
         contact = self.contacts[participant.contact_id]
         participant.connected_at = now
         self.note(contact, now, content_type=JOINED, participant=participant)
-        if participant.role == CUSTOMER and contact.connected_at is None:
-            contact.connected_at = now
-            self.happenings.append(Happening("CONNECTED_TO_SYSTEM", contact, now))
+        if participant.role == CUSTOMER and contact.stage is Stage.STARTED:
+            self.establish(contact, now)
+
+    def establish(self, contact: Contact, now: float) -> None:
+        """Announce that the contact has its customer."""
+        contact.stage = moved(contact.stage, Stage.CONNECTED)
+        contact.connected_at = now
+        self.happen("CONNECTED_TO_SYSTEM", contact, now)
+
+    def enqueue(self, contact: Contact, queue: str, now: float) -> None:
+        """Put the contact into a queue; a bot may stay."""
+        contact.stage = moved(contact.stage, Stage.QUEUED)
+        contact.queue_arn = f"{self.dials.instance_arn}/queue/{queue}"
+        contact.enqueued_at = now
+        contact.steps, contact.timer = (), None
+        self.happen("QUEUED", contact, now)
+
+    def join_agent(self, contact: Contact, now: float) -> Participant:
+        """Let an agent take the contact; its custom bot is dropped (AWS: custom participants)."""
+        contact.stage = moved(contact.stage, Stage.WITH_AGENT)
+        contact.timer = None
+        agent = self.add(contact, AGENT, "Agent", now)
+        contact.agent_arn = f"{self.dials.instance_arn}/agent/{agent.id}"
+        contact.agent_connected_at = now
+        self.connect(agent, now)
+        for bot in contact.participants:
+            if bot.role == CUSTOM_BOT:
+                self.disconnect(bot, now)
+        self.happen("CONNECTED_TO_AGENT", contact, now)
+        return agent
 
     def disconnect(self, participant: Participant, now: float) -> None:
         """Let the participant leave; the others stay."""
@@ -198,14 +167,24 @@ class World:
                     self.contacts[participant.contact_id], now, content_type=LEFT, participant=participant
                 )
 
-    def end(self, contact: Contact, reason: str, now: float) -> None:
-        """End the chat for everyone, and announce DISCONNECTED."""
+    def end(self, contact: Contact, reason: str | None, now: float, *, last: str = ENDED) -> None:
+        """End the contact for everyone in it, and announce DISCONNECTED, then COMPLETED.
+
+        AWS: contact events: COMPLETED follows at once unless an agent has after-contact work to do.
+        """
+        contact.stage = moved(contact.stage, Stage.ENDED)
         for participant in contact.participants:
             self.disconnect(participant, now)
-        self.note(contact, now, content_type=ENDED)
+        self.note(contact, now, content_type=last)
         contact.ended_at = now
         contact.disconnect_reason = reason
-        self.happenings.append(Happening("DISCONNECTED", contact, now))
+        contact.steps, contact.timer = (), None
+        self.happen("DISCONNECTED", contact, now)
+        work = self.dials.after_contact_work_seconds if contact.agent_connected_at is not None else 0.0
+        if work == 0:
+            self.happen("COMPLETED", contact, now)
+        elif work is not None:
+            self.by(now + work, contact, "complete")
 
     def note(
         self,
@@ -218,7 +197,7 @@ class World:
     ) -> Item:
         """Add a line to the transcript: a MESSAGE if it has content, else an EVENT."""
         kind = "EVENT" if content is None else "MESSAGE"
-        item = Item(self.new_id(), now, kind, content_type, content, participant)
+        item = Item(self.new_id(), contact.id, now, kind, content_type, content, participant)
         contact.transcript.append(item)
         if participant is not None and content is not None:
             participant.messages_sent += 1

@@ -1,0 +1,101 @@
+"""StartChatContact: how a chat begins, plain, persistent, as SMS or as a step-by-step guide. Rules only."""
+
+from typing import Any
+
+from attachd.simulator.addressed import require_instance
+from attachd.simulator.attributes import check_attributes
+from attachd.simulator.errors import ApiError
+from attachd.simulator.nouns import CUSTOMER, Contact
+from attachd.simulator.world import World
+
+_CHAT_MINUTES = 25 * 60  # AWS: StartChatContact, ChatDurationInMinutes
+_PLAIN_CHAT = {"connect:Subtype": {"ValueString": "connect:Chat"}}
+_INTERACTIVE = "application/vnd.amazonaws.connect.message.interactive"
+_NOT_PLAYED = ("ConnectionTypes", "ChatStreamingConfiguration")
+
+
+def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
+    """Start a chat and hand the customer its participant token; the same ClientToken replays the answer."""
+    require_instance(world, request)
+    key = ("StartChatContact", request.get("ClientToken", ""))
+    known = world.remembered(key, now) if key[1] else None
+    if known is not None:
+        return known
+    for member in _NOT_PLAYED:
+        if member in request:
+            raise ApiError("InvalidParameterException", f"the simulator does not play {member} yet")
+    source = _source(world, request)
+    contact = _contact(world, request, source, now)
+    world.start(contact)
+    customer = world.add(contact, CUSTOMER, request["ParticipantDetails"]["DisplayName"], now)
+    if "InitialMessage" in request:
+        first = request["InitialMessage"]
+        world.note(
+            contact, now, content_type=first["ContentType"], content=first["Content"], participant=customer
+        )
+    answer = {"ContactId": contact.id, "ParticipantId": customer.id, "ParticipantToken": customer.token}
+    if source is not None:
+        answer["ContinuedFromContactId"] = source.id
+    if key[1]:
+        world.remember(key, answer, now)
+    return answer
+
+
+def _contact(world: World, request: dict[str, Any], source: Contact | None, now: float) -> Contact:
+    attributes = request.get("Attributes") or {}
+    check_attributes(attributes)
+    contact_id = world.new_id()
+    contact = Contact(
+        id=contact_id,
+        initial_contact_id=contact_id,
+        started_at=now,
+        expires_at=now + 60 * request.get("ChatDurationInMinutes", _CHAT_MINUTES),
+        attributes=attributes,
+        segment_attributes=_PLAIN_CHAT | request.get("SegmentAttributes", {}),
+        tags={"aws:connect:instanceId": world.dials.instance_id},
+        related_contact_id=source.id if source else request.get("RelatedContactId"),
+        transcript=list(source.transcript) if source else [],
+    )
+    _check_guide(contact, request)
+    if contact.subtype == "connect:SMS":
+        contact.initiation_method = world.dials.sms_initiation_method
+    return contact
+
+
+def _check_guide(contact: Contact, request: dict[str, Any]) -> None:
+    """Refuse a guide whose customer cannot show it (AWS: StartChatContact, SegmentAttributes)."""
+    needed = {_INTERACTIVE, f"{_INTERACTIVE}.response"}
+    supported = request.get("SupportedMessagingContentTypes") or []
+    if contact.subtype == "connect:Guide" and not needed <= set(supported):
+        raise ApiError(
+            "InvalidRequestException",
+            "SupportedMessagingContentTypes must hold interactive messages for a guide",
+        )
+
+
+def _source(world: World, request: dict[str, Any]) -> Contact | None:
+    """Find the ended contact from which a persistent chat goes on (AWS: StartChatContact, PersistentChat)."""
+    persistent = request.get("PersistentChat")
+    if persistent is None:
+        return None
+    if "RelatedContactId" in request:
+        raise ApiError("InvalidRequestException", "RelatedContactId and PersistentChat exclude each other")
+    kind, source_id = persistent.get("RehydrationType"), persistent.get("SourceContactId")
+    if kind is None or source_id is None:
+        raise ApiError(
+            "InvalidRequestException", "PersistentChat must have a RehydrationType and a SourceContactId"
+        )
+    if source_id not in world.contacts:
+        raise ApiError(
+            "ResourceNotFoundException", "The contact of PersistentChat.SourceContactId was not found"
+        )
+    if kind == "FROM_SEGMENT":
+        past = [world.contacts[source_id]]
+    else:
+        past = [each for each in world.contacts.values() if each.initial_contact_id == source_id]
+    ended = [each for each in past if each.ended_at is not None]
+    if not ended:
+        raise ApiError(
+            "InvalidRequestException", "PersistentChat.SourceContactId names no chat that has ended"
+        )
+    return ended[-1]

@@ -1,0 +1,142 @@
+"""What exists in a simulated instance: records and their constants. No rule and no move enters.
+
+Times are seconds since the epoch.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from attachd.simulator.flow import Flow
+from attachd.simulator.life import Stage
+
+CUSTOMER = "CUSTOMER"
+CUSTOM_BOT = "CUSTOM_BOT"
+AGENT = "AGENT"
+
+_EVENT = "application/vnd.amazonaws.connect.event."
+JOINED = _EVENT + "participant.joined"
+LEFT = _EVENT + "participant.left"
+TRANSFERRED = _EVENT + "transfer.succeeded"
+ENDED = _EVENT + "chat.ended"
+TYPING = _EVENT + "typing"
+DELIVERED = _EVENT + "message.delivered"
+READ = _EVENT + "message.read"
+
+
+@dataclass(slots=True)
+class Participant:
+    """A member of a chat; `expires_at` is its token's. A customer moves on with a transfer, nobody else does."""
+
+    id: str
+    contact_id: str
+    role: str
+    display_name: str
+    token: str = field(repr=False)
+    created_at: float
+    expires_at: float
+    connected_at: float | None = None
+    disconnected_at: float | None = None
+    messages_sent: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Connection:
+    """What a connection token stands for, and until when."""
+
+    participant: Participant
+    expires_at: float
+
+
+@dataclass(slots=True)
+class Receipt:
+    """When one recipient got and read a message."""
+
+    delivered_at: float | None = None
+    read_at: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Item:
+    """A line of a transcript: a message, or (without content) an event; `receipts` by participant id."""
+
+    id: str
+    contact_id: str
+    at: float
+    type: str
+    content_type: str
+    content: str | None
+    participant: Participant | None
+    receipts: dict[str, Receipt] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """One SNS topic to which a chat is streamed."""
+
+    id: str
+    topic_arn: str
+    started_at: float
+
+
+@dataclass(slots=True)
+class Contact:
+    """One segment of a chat. Segment attributes stand in the API's own form."""
+
+    id: str
+    started_at: float
+    expires_at: float
+    attributes: dict[str, str]
+    """Shared by every contact with the same initial contact (AWS: UpdateContactAttributes takes the initial id)."""
+    segment_attributes: dict[str, Any]
+    tags: dict[str, str]
+    """Replaced, never changed in place, since the contact that follows begins with them."""
+    initial_contact_id: str
+    previous_contact_id: str | None = None
+    related_contact_id: str | None = None
+    initiation_method: str = "API"
+    stage: Stage = Stage.STARTED
+    connected_at: float | None = None
+    queue_arn: str | None = None
+    enqueued_at: float | None = None
+    agent_arn: str | None = None
+    agent_connected_at: float | None = None
+    ended_at: float | None = None
+    disconnect_reason: str | None = None
+    participants: list[Participant] = field(default_factory=list)
+    transcript: list[Item] = field(default_factory=list)
+    streams: dict[str, Stream] = field(default_factory=dict)
+    """Of the whole chat; only an initial contact has any."""
+    timers: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Minutes by participant role and timer type."""
+    steps: Flow = ()
+    """What is left of its flow, the step where it stands first."""
+    timer: int | None = None
+    """The number of the deadline which counts; any other has been overtaken."""
+    branches: tuple[str, ...] = ()
+    """The branches its Wait blocks took."""
+
+    @property
+    def subtype(self) -> str:
+        """The segment attribute `connect:Subtype`, such as `connect:Chat`."""
+        return str(self.segment_attributes.get("connect:Subtype", {}).get("ValueString", ""))
+
+
+@dataclass(frozen=True, slots=True)
+class Happening:
+    """Something a contact event tells: its eventType, the contact, when, and which properties changed."""
+
+    event_type: str
+    contact: Contact
+    at: float
+    updated: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """One API call as it was answered; `code` is empty for a success, `operation` for an unknown one."""
+
+    operation: str
+    at: float
+    status: int
+    code: str
+    contact_id: str

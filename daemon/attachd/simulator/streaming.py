@@ -1,0 +1,70 @@
+"""Which SNS topics a chat is streamed to. Only the bookkeeping: nothing is published yet."""
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+from attachd.simulator.addressed import contact_of
+from attachd.simulator.errors import ApiError
+from attachd.simulator.nouns import Stream
+from attachd.simulator.world import World
+
+_MOST_TOPICS = 2  # AWS: enable real-time chat message streaming, "2 topics per contact"
+_TOPIC = re.compile(r"arn:aws[\w-]*:sns:([a-z0-9-]+):\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")
+
+
+def start_contact_streaming(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
+    """Stream a chat, named by its initial contact, to a standard topic of the instance's Region."""
+    contact = contact_of(world, request)
+    key = ("StartContactStreaming", contact.id, request["ClientToken"])
+    known = world.remembered(key, now) if key[2] else None
+    if known is not None:
+        return known
+    # AWS: StartContactStreaming, ContactId: "associated with the first interaction"; the code is assumed
+    if contact.previous_contact_id is not None:
+        raise ApiError("ResourceNotFoundException", "ContactId must be the chat's initial contact")
+    if contact.ended_at is not None and not _goes_on(world, contact.id):
+        raise ApiError("ResourceNotFoundException", "The contact has ended")
+    topic = request["ChatStreamingConfiguration"]["StreamingEndpointArn"]
+    _check_topic(topic, world.dials.region)
+    if len(contact.streams) >= _MOST_TOPICS:
+        raise ApiError(
+            world.dials.error_of_a_third_topic, f"A contact streams to at most {_MOST_TOPICS} topics"
+        )
+    stream = Stream(world.new_id(), topic, now)
+    contact.streams[stream.id] = stream
+    answer = {"StreamingId": stream.id}
+    if key[2]:
+        world.remember(key, answer, now)
+    return answer
+
+
+def stop_contact_streaming(world: World, request: dict[str, Any], _now: float) -> dict[str, Any]:
+    """Stop streaming to one topic; an unknown StreamingId is 404."""
+    contact = contact_of(world, request)
+    if contact.streams.pop(request["StreamingId"], None) is None:
+        raise ApiError("ResourceNotFoundException", "The stream of this StreamingId was not found")
+    return {}
+
+
+def _goes_on(world: World, initial_id: str) -> bool:
+    """Tell whether a later contact of the chat is alive."""
+    return any(
+        each.initial_contact_id == initial_id and each.ended_at is None for each in world.contacts.values()
+    )
+
+
+def _check_topic(arn: str, region: str) -> None:
+    """Refuse what is no standard topic (AWS: no FIFO) of this Region (AWS: the same Region as the instance)."""
+    found = _TOPIC.fullmatch(arn)
+    if found is None or found[1] != region or found[2] is not None:
+        raise ApiError(
+            "InvalidRequestException",
+            "ChatStreamingConfiguration.StreamingEndpointArn must name a standard SNS topic of the instance's Region",
+        )
+
+
+OPERATIONS: dict[str, Callable[[World, dict[str, Any], float], dict[str, Any]]] = {
+    "StartContactStreaming": start_contact_streaming,
+    "StopContactStreaming": stop_contact_streaming,
+}
