@@ -74,6 +74,8 @@ async def _serve(dials: Dials, host: str, port: int) -> None:
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with simulator(dials, host=host, port=port) as running:
             exports = " ".join(f"{name}={value}" for name, value in running.environment.items())
-            typer.echo(f"Amazon Connect is simulated at {running.url} (seed {dials.seed}): export {exports}")
+            typer.echo(
+                f"Amazon Connect is simulated at {running.url} (instance {dials.instance_arn}, seed {dials.seed}): export {exports}"
+            )
             async for _ in signals:
                 return
