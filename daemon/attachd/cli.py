@@ -22,7 +22,7 @@ from rich.text import Text
 
 from attachd import logs, settings, wiring
 from attachd.decode import MAX_BYTES, decode
-from attachd.errors import Misconfigured, Permanent
+from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.lifecycle import EFFECTS, Effect
 from attachd.model import ContactEvent
 from attachd.rules import Rules
@@ -173,6 +173,9 @@ def _configuration_errors() -> Iterator[None]:
         for problem in _problems(group):
             typer.echo(f"attachd: {problem}", err=True)
         raise typer.Exit(EX_CONFIG) from None
+    except* Transient as group:
+        typer.echo(f"attachd: {_innermost(group)}", err=True)
+        raise typer.Exit(1) from None
 
 
 def _innermost(error: BaseException) -> BaseException:

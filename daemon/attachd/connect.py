@@ -13,6 +13,7 @@ from typing import Any, Final, NoReturn, Protocol
 
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 from botocore.exceptions import (
@@ -136,6 +137,23 @@ class Connect:
             raise Transient("malformed_reply", detail) from None
 
 
+class _Straight(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no types
+    """No redirects: aiobotocore leaves aiohttp's default on, and a bearer token would go wherever a reply says."""
+
+    async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = await super()._get_session(proxy_url)
+        if not session.trace_configs:
+            trace = aiohttp.TraceConfig()
+            trace.on_request_redirect.append(_refuse)
+            trace.freeze()
+            session.trace_configs.append(trace)
+        return session
+
+
+async def _refuse(*_: object) -> None:
+    raise aiohttp.ClientError("redirected")
+
+
 @asynccontextmanager
 async def clients(
     session: AioSession, user_agent: str, *, endpoint_url: str | None = None
@@ -153,6 +171,7 @@ async def clients(
         "read_timeout": _READ_SECONDS,
         "max_pool_connections": _CONNECTIONS,
         "user_agent": user_agent,
+        "http_session_cls": _Straight,
     }
     # The Participant Service takes a bearer token, not Signature Version 4, whatever botocore's model says.
     signed, unsigned = AioConfig(**common), AioConfig(signature_version=UNSIGNED, **common)

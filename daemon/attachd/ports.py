@@ -96,6 +96,7 @@ class Journal(Protocol):
 
         Raises:
             Misconfigured: it cannot be opened, or another process has it.
+            Transient: it cannot be opened now.
         """
         ...
 

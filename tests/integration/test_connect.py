@@ -570,3 +570,24 @@ async def test_without_a_region_the_operator_is_told_what_to_set(monkeypatch: py
     with pytest.raises(Misconfigured, match="AWS_REGION"):
         async with clients(get_session(), "attachd/test"):
             pass
+
+
+async def test_a_redirect_is_not_followed_and_takes_no_token_anywhere(
+    server: Scripted, connect: Connect
+) -> None:
+    seen: list[str] = []
+
+    async def elsewhere(request: web.Request) -> web.Response:
+        seen.append(str(request.headers))
+        return web.json_response({})
+
+    async with serving(elsewhere) as url:
+
+        async def away(_: web.Request) -> web.Response:
+            return web.Response(status=307, headers={"Location": f"{url}/"})
+
+        server.on_create(away)
+        server.replies["/participant/connection"] = away
+        await transient(connect.attach(REQUEST))
+        await transient(connect.dismiss(PARTICIPANT))
+    assert seen == []

@@ -21,6 +21,7 @@ from attachd.lifecycle import Entry, Stage
 T = TypeVar("T")
 
 _VERSION: Final = 1
+_PASSING: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _SCHEMA: Final = """
 CREATE TABLE contacts (
@@ -63,10 +64,13 @@ class SqliteJournal:
 
         Raises:
             Misconfigured: it cannot be opened, is no journal, or another process has it.
+            Transient: the disk is full, or fails.
         """
         try:
             self._db = await run_sync(self._connect)
         except sqlite3.Error as error:
+            if error.sqlite_errorcode in _PASSING:
+                raise Transient("journal", f"{self._path}: {error}") from None
             hint = (
                 "another attachd has it open: stop that one, or give this one a file of its own"
                 if "locked" in str(error)
