@@ -592,3 +592,17 @@ async def test_a_queue_that_is_deleted_under_way_is_told_at_the_next_poll(
             with pytest.raises(Transient) as failed:
                 await source.receive(10)
         assert "NonExistentQueue" in failed.value.reason
+
+
+async def test_an_extension_that_was_listed_before_a_settle_does_not_undo_it(sqs: Scripted) -> None:
+    sqs.batches.append([message(1)])
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await source.receive(10)
+        await source.settle(delivery, Release(0.0))
+        await source._extend_one(delivery)
+    changed = [
+        entry["VisibilityTimeout"]
+        for entries in sqs.entries("ChangeMessageVisibilityBatch")
+        for entry in entries
+    ]
+    assert changed == [0]

@@ -1,5 +1,6 @@
 """The batcher's laws, in virtual time."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -61,8 +62,8 @@ class Callers:
 
 
 @asynccontextmanager
-async def running(peer: Peer, limit: int = 10) -> AsyncIterator[Callers]:
-    batcher = Batcher(peer.call, limit, senders=1)
+async def running(peer: Peer, limit: int = 10, senders: int = 1) -> AsyncIterator[Callers]:
+    batcher = Batcher(peer.call, limit, senders=senders)
     with anyio.fail_after(24 * 3600):
         async with anyio.create_task_group() as background:
             background.start_soon(batcher.run)
@@ -166,3 +167,12 @@ async def test_the_same_item_from_two_callers_is_sent_for_each() -> None:
         await ask_all(callers, [7, 7])
     assert peer.batches == [[7, 7]]
     assert callers.answers == {7: ["done", "done"]}
+
+
+async def test_several_senders_have_several_calls_under_way_and_no_item_travels_twice() -> None:
+    peer = Peer()
+    async with running(peer, limit=10, senders=4) as callers:
+        await ask_all(callers, range(100))
+    assert peer.most_under_way == 4
+    assert sorted(item for batch in peer.batches for item in batch) == list(range(100))
+    assert asyncio.get_running_loop().time() == 3 * CALL_SECONDS

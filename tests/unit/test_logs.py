@@ -200,3 +200,7 @@ def test_a_participant_in_a_line_shows_its_id_and_not_its_token() -> None:
     shown = repr(_redacted(participant=Participant("p-1", Secret(CANARY), "never")))
     assert "p-1" in shown
     assert CANARY not in shown
+
+
+def test_console_lines_are_plain_where_no_terminal_is() -> None:
+    assert "\x1b" not in "\n".join(_run("info", "console", EVERYTHING))

@@ -356,6 +356,7 @@ async def test_a_participant_that_nobody_takes_is_dismissed_before_the_window_cl
     world.runtime.faults.extend([Transient("unreachable")] * 500)
     result = await world.carry(contact_event("c-1"))
     assert result.outcome is Outcome.UNSERVED
+    assert "(unreachable)" in result.reason
     assert world.connect.dismissed == [world.connect.made["c-1"].id]
     assert world.now() < EPOCH + 15.0
     entry = await world.journal.get("c-1")
