@@ -201,6 +201,10 @@ class Pipeline:
                 raise
 
         left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
+        if (
+            left <= 0
+        ):  # Connect took too long: nobody has refused this chat, and the next generation may still serve it
+            raise Transient("window_closing", "the participant came too late to be offered")
         try:
             with anyio.fail_after(left):
                 until = anyio.current_time() + left

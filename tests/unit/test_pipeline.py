@@ -16,7 +16,7 @@ from attachd.journals.memory import MemoryJournal
 from attachd.lifecycle import Stage
 from attachd.logs import Trail
 from attachd.metrics import Metrics
-from attachd.model import Bot, Delivery, Outcome
+from attachd.model import AttachRequest, Bot, Delivery, Outcome, Participant
 from attachd.patterns import compile_pattern
 from attachd.pipeline import Pipeline, Result
 from attachd.quota import Quota, Rate
@@ -248,6 +248,25 @@ async def test_a_window_that_is_as_good_as_closed_is_waited_out_and_costs_nothin
     assert list(world.runtime.accepted) == ["c-1_2"]
     assert len(world.connect.requests) == 2
     assert world.connect.dismissed == []
+
+
+async def test_a_participant_that_came_too_late_to_be_offered_does_not_cost_the_chat_its_bot(
+    world: World, contact_event: Build
+) -> None:
+    attach = world.connect.attach
+
+    async def slow(request: AttachRequest) -> Participant:
+        participant = await attach(request)
+        await anyio.sleep(14)
+        return participant
+
+    world.connect.attach = slow  # type: ignore[method-assign]
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.DEFERRED
+    assert (world.runtime.offers, world.connect.dismissed) == ([], [])
+    world.connect.attach = attach  # type: ignore[method-assign]
+    world.connect.made.clear()  # Connect drops the participant that never connected
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert list(world.runtime.accepted) == ["c-1_2"]
 
 
 async def test_no_new_participant_is_asked_for_while_the_old_one_may_still_live(
