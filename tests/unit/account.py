@@ -5,10 +5,10 @@ from urllib.parse import urlencode
 
 import msgspec
 
-from attachd.simulator.api import Answer, Api
 from attachd.simulator.dials import Dials
-from attachd.simulator.truth import truth
-from attachd.simulator.world import World
+from attachd.simulator.front.api import Answer, Api
+from attachd.simulator.front.truth import truth
+from attachd.simulator.state.world import World
 
 CREDENTIALS = ["CONNECTION_CREDENTIALS"]
 TOPIC = "arn:aws:sns:eu-central-1:111122223333:chats"

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from attachd.simulator.bucket import Bucket
+from attachd.simulator.state.bucket import Bucket
 
 gaps = st.lists(st.floats(min_value=0, max_value=3), max_size=200)
 

@@ -7,11 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attachd.simulator import Dials, Disconnect, EnterQueue, Hold, WaitForBot
-from attachd.simulator.api import Api
 from attachd.simulator.flow import Step
-from attachd.simulator.life import MOVES, IllegalMove, Stage, moved
-from attachd.simulator.truth import truth
-from attachd.simulator.world import World
+from attachd.simulator.front.api import Api
+from attachd.simulator.front.truth import truth
+from attachd.simulator.state.life import MOVES, IllegalMove, Stage, moved
+from attachd.simulator.state.world import World
 from unit.account import Account, Refused
 
 HANDS = "agent", "queue", "transfer", "end"

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from attachd.simulator.api import Api
 from attachd.simulator.dials import Dials
-from attachd.simulator.quotas import DOCUMENTED, quota_of
-from attachd.simulator.world import World
+from attachd.simulator.front.api import Api
+from attachd.simulator.state.quotas import DOCUMENTED, quota_of
+from attachd.simulator.state.world import World
 from unit.account import Account, Refused
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from attachd.simulator.dials import Dials
-from attachd.simulator.truth import truth
+from attachd.simulator.front.truth import truth
 from unit.account import Account, Refused
 
 JOINED = "application/vnd.amazonaws.connect.event.participant.joined"

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attachd.simulator.api import Answer, Api
 from attachd.simulator.dials import Dials
-from attachd.simulator.world import World
+from attachd.simulator.front.api import Answer, Api
+from attachd.simulator.state.world import World
 
 DIALS = Dials(rate=1e9, burst=1e9)
 FRONT_DOOR = Api(World(DIALS), lambda _event: None)

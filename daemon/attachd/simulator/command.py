@@ -8,7 +8,7 @@ import anyio
 import typer
 
 from attachd.simulator.dials import Dials, parse_target
-from attachd.simulator.server import simulator
+from attachd.simulator.front.server import simulator
 
 _DEFAULT = Dials()
 _LAST_PORT = 65535

@@ -6,7 +6,7 @@ from typing import Any
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import from_iso, iso_milliseconds
-from attachd.simulator.nouns import Contact, Item, Receipt
+from attachd.simulator.state.nouns import Contact, Item, Receipt
 
 _DEFAULT_PAGE = 10  # AWS: GetTranscript, MaxResults
 _NEXT_TOKEN = re.compile(r"(FORWARD|BACKWARD)-(\d{1,9})")

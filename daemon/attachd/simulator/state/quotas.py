@@ -7,8 +7,8 @@ service quotas). A world is one instance in one Region of one account, so both a
 from collections.abc import Mapping
 from types import MappingProxyType
 
-from attachd.simulator.bucket import Bucket
 from attachd.simulator.dials import Dials
+from attachd.simulator.state.bucket import Bucket
 
 UNLISTED = (2.0, 5.0)
 

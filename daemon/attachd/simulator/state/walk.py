@@ -6,10 +6,18 @@ passes when somebody looks: `advance` lets everything that was due happen, at th
 
 from heapq import heappop
 
-from attachd.simulator.flow import LONGEST_WAIT_SECONDS, Disconnect, EnterQueue, Flow, Hold, Step, WaitForBot
-from attachd.simulator.life import IllegalMove, Stage
-from attachd.simulator.nouns import CUSTOMER, ENDED, TRANSFERRED, Contact
-from attachd.simulator.world import World
+from attachd.simulator.flow import (
+    LONGEST_WAIT_SECONDS,
+    Disconnect,
+    EnterQueue,
+    Flow,
+    Hold,
+    Step,
+    WaitForBot,
+)
+from attachd.simulator.state.life import IllegalMove, Stage
+from attachd.simulator.state.nouns import CUSTOMER, ENDED, TRANSFERRED, Contact
+from attachd.simulator.state.world import World
 
 # The branches of a Wait block, as AWS's page spells them
 BOT_DISCONNECTED = "Bot participant disconnected"

@@ -4,7 +4,7 @@ from typing import Any
 
 from attachd.simulator.dials import Dials
 from attachd.simulator.instants import iso_milliseconds, iso_seconds
-from attachd.simulator.nouns import Contact, Happening
+from attachd.simulator.state.nouns import Contact, Happening
 
 
 def contact_event(happening: Happening, dials: Dials, event_id: str) -> dict[str, Any]:

@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
-from attachd.simulator import walk
-from attachd.simulator.life import IllegalMove, Stage
-from attachd.simulator.nouns import Contact
-from attachd.simulator.world import World
+from attachd.simulator.state import walk
+from attachd.simulator.state.life import IllegalMove, Stage
+from attachd.simulator.state.nouns import Contact
+from attachd.simulator.state.world import World
 
 _PATH = re.compile(r"/_simulator/contacts/([^/]+)/(queue|agent|transfer|end)")
 _REASONS = {"customer": "CUSTOMER_DISCONNECT", "flow": "CONTACT_FLOW_DISCONNECT"}

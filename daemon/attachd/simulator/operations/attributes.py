@@ -7,9 +7,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from attachd.simulator.addressed import contact_of
 from attachd.simulator.errors import ApiError
-from attachd.simulator.world import World
+from attachd.simulator.operations.addressed import contact_of
+from attachd.simulator.state.world import World
 
 _MOST_BYTES = 32_768  # AWS: UpdateContactAttributes, Attributes
 _ATTRIBUTE_NAME = re.compile(r"[A-Za-z0-9_-]+")  # AWS: likewise

@@ -8,11 +8,12 @@ from typing import Any
 
 import msgspec
 
-from attachd.simulator import transcript, walk
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import iso_milliseconds
-from attachd.simulator.life import Stage
-from attachd.simulator.nouns import (
+from attachd.simulator.operations import transcript
+from attachd.simulator.state import walk
+from attachd.simulator.state.life import Stage
+from attachd.simulator.state.nouns import (
     CUSTOM_BOT,
     CUSTOMER,
     DELIVERED,
@@ -23,7 +24,7 @@ from attachd.simulator.nouns import (
     Participant,
     Receipt,
 )
-from attachd.simulator.world import World
+from attachd.simulator.state.world import World
 
 _CONNECTION_SECONDS = (
     86400.0  # AWS: CreateParticipantConnection, "Expiry time for the connection token is 1 day"

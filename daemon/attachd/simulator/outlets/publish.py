@@ -10,13 +10,13 @@ from datetime import datetime
 from typing import Any
 
 import anyio
+import msgspec
 import structlog
 from aiobotocore.session import get_session
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from botocore.exceptions import BotoCoreError, ClientError
 
 from attachd.simulator.dials import EventBus, Queue
-from attachd.simulator.wire import encode
 
 _BUFFERED = 10_000
 _BATCH = 10  # the most that PutEvents and SendMessageBatch take
@@ -103,7 +103,10 @@ async def _send(client: Any, target: EventBus | Queue, batch: list[dict[str, Any
     if isinstance(target, EventBus):
         put = await client.put_events(Entries=[_entry(target, event) for event in batch])
         return int(put["FailedEntryCount"])
-    entries = [{"Id": str(index), "MessageBody": encode(event).decode()} for index, event in enumerate(batch)]
+    entries = [
+        {"Id": str(index), "MessageBody": msgspec.json.encode(event).decode()}
+        for index, event in enumerate(batch)
+    ]
     sent = await client.send_message_batch(QueueUrl=target.url, Entries=entries)
     return len(sent.get("Failed", []))
 
@@ -114,7 +117,7 @@ def _entry(bus: EventBus, event: dict[str, Any]) -> dict[str, Any]:
         "EventBusName": bus.name,
         "Source": event["source"],
         "DetailType": event["detail-type"],
-        "Detail": encode(event["detail"]).decode(),
+        "Detail": msgspec.json.encode(event["detail"]).decode(),
         "Resources": event["resources"],
         "Time": datetime.fromisoformat(event["time"]),
     }

@@ -11,9 +11,9 @@ from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from attachd.simulator.dials import Dials
-from attachd.simulator.events import contact_event
-from attachd.simulator.life import Stage, moved
-from attachd.simulator.nouns import (
+from attachd.simulator.state.events import contact_event
+from attachd.simulator.state.life import Stage, moved
+from attachd.simulator.state.nouns import (
     AGENT,
     CUSTOM_BOT,
     CUSTOMER,
@@ -29,7 +29,7 @@ from attachd.simulator.nouns import (
 )
 
 if TYPE_CHECKING:
-    from attachd.simulator.bucket import Bucket
+    from attachd.simulator.state.bucket import Bucket
 
 _CALLS_REMEMBERED = 1_000_000
 

@@ -4,10 +4,10 @@ import re
 from collections.abc import Callable
 from typing import Any
 
-from attachd.simulator.addressed import contact_of
 from attachd.simulator.errors import ApiError
-from attachd.simulator.nouns import Stream
-from attachd.simulator.world import World
+from attachd.simulator.operations.addressed import contact_of
+from attachd.simulator.state.nouns import Stream
+from attachd.simulator.state.world import World
 
 _MOST_TOPICS = 2  # AWS: enable real-time chat message streaming, "2 topics per contact"
 _TOPIC = re.compile(r"arn:aws[\w-]*:sns:([a-z0-9-]+):\d{12}:[A-Za-z0-9_-]{1,256}(\.fifo)?")

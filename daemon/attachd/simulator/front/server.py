@@ -14,13 +14,13 @@ from typing import Any
 import anyio
 from aiohttp import web
 
-from attachd.simulator.api import Answer, Api
 from attachd.simulator.dials import Dials
 from attachd.simulator.errors import ApiError
-from attachd.simulator.publish import Publisher, publishing
-from attachd.simulator.truth import truth
-from attachd.simulator.wire import encode
-from attachd.simulator.world import World
+from attachd.simulator.front.api import Answer, Api
+from attachd.simulator.front.truth import truth
+from attachd.simulator.front.wire import encode
+from attachd.simulator.outlets.publish import Publisher, publishing
+from attachd.simulator.state.world import World
 
 _STOP_SECONDS = 1.0
 _TICK_SECONDS = 0.05

@@ -13,7 +13,7 @@ import botocore.session
 import msgspec
 
 from attachd.simulator.errors import ApiError
-from attachd.simulator.shapes import compile_shape
+from attachd.simulator.front.shapes import compile_shape
 
 # Errors of the front door, which no service model lists.
 _GENERIC_STATUS = {

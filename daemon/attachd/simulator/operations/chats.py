@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from attachd.simulator.addressed import require_instance
-from attachd.simulator.attributes import check_attributes
 from attachd.simulator.errors import ApiError
-from attachd.simulator.nouns import CUSTOMER, Contact
-from attachd.simulator.world import World
+from attachd.simulator.operations.addressed import require_instance
+from attachd.simulator.operations.attributes import check_attributes
+from attachd.simulator.state.nouns import CUSTOMER, Contact
+from attachd.simulator.state.world import World
 
 _CHAT_MINUTES = 25 * 60  # AWS: StartChatContact, ChatDurationInMinutes
 _PLAIN_CHAT = {"connect:Subtype": {"ValueString": "connect:Chat"}}

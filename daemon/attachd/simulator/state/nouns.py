@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attachd.simulator.flow import Flow
-from attachd.simulator.life import Stage
+from attachd.simulator.state.life import Stage
 
 CUSTOMER = "CUSTOMER"
 CUSTOM_BOT = "CUSTOM_BOT"

@@ -3,8 +3,8 @@
 from typing import Any
 
 from attachd.simulator.errors import ApiError
-from attachd.simulator.nouns import Contact
-from attachd.simulator.world import World
+from attachd.simulator.state.nouns import Contact
+from attachd.simulator.state.world import World
 
 
 def require_instance(world: World, request: dict[str, Any]) -> None:

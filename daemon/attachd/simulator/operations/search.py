@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from attachd.simulator.addressed import require_instance
 from attachd.simulator.errors import ApiError
-from attachd.simulator.nouns import Contact
-from attachd.simulator.world import World
+from attachd.simulator.operations.addressed import require_instance
+from attachd.simulator.state.nouns import Contact
+from attachd.simulator.state.world import World
 
 _PAGE = 100  # AWS: SearchContacts, MaxResults, at most 100; the default is assumed to be the same
 _LONGEST_SECONDS = 8 * 7 * 86400.0  # the console's bound, eight weeks; for the API assumed

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from attachd.simulator import connect, participant
-from attachd.simulator.control import control
 from attachd.simulator.errors import ApiError
-from attachd.simulator.nouns import Call
-from attachd.simulator.quotas import buckets
-from attachd.simulator.walk import advance
-from attachd.simulator.wire import Operation, Router, encode, error_answer
-from attachd.simulator.world import World
+from attachd.simulator.front.control import control
+from attachd.simulator.front.wire import Operation, Router, encode, error_answer
+from attachd.simulator.operations import connect, participant
+from attachd.simulator.state.nouns import Call
+from attachd.simulator.state.quotas import buckets
+from attachd.simulator.state.walk import advance
+from attachd.simulator.state.world import World
 
 _OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
 

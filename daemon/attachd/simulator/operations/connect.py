@@ -6,13 +6,14 @@ Only rules live here; the state is `world`'s, the spelling of HTTP is `wire`'s.
 from collections.abc import Callable
 from typing import Any
 
-from attachd.simulator import attributes, chats, search, streaming, walk
-from attachd.simulator.addressed import contact_of
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import iso_milliseconds
-from attachd.simulator.life import Stage
-from attachd.simulator.nouns import CUSTOM_BOT, Contact, Participant
-from attachd.simulator.world import World
+from attachd.simulator.operations import attributes, chats, search, streaming
+from attachd.simulator.operations.addressed import contact_of
+from attachd.simulator.state import walk
+from attachd.simulator.state.life import Stage
+from attachd.simulator.state.nouns import CUSTOM_BOT, Contact, Participant
+from attachd.simulator.state.world import World
 
 
 def stop_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:

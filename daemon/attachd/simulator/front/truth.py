@@ -4,8 +4,8 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
-from attachd.simulator.nouns import CUSTOM_BOT, Contact, Participant
-from attachd.simulator.world import World
+from attachd.simulator.state.nouns import CUSTOM_BOT, Contact, Participant
+from attachd.simulator.state.world import World
 
 
 def truth(world: World) -> dict[str, Any]:

@@ -1,0 +1,1 @@
+"""The ways out: what the simulator sends by itself. `publish` contact events, to EventBridge and SQS."""
