@@ -29,6 +29,9 @@ def simulate(
     ] = _DEFAULT.token_marker,
     instance_arn: Annotated[str, typer.Option(help="The Connect instance to be.")] = _DEFAULT.instance_arn,
     *,
+    streams: Annotated[
+        bool, typer.Option("--streams", help="Publish what is said in streamed chats to their SNS topics.")
+    ] = False,
     all_quotas: Annotated[
         bool, typer.Option("--all-quotas", help="Meter every API as AWS does, not CreateParticipant alone.")
     ] = False,
@@ -43,6 +46,7 @@ def simulate(
             rate=rate,
             burst=burst,
             metered=None if all_quotas else _DEFAULT.metered,
+            publish_streams=streams,
             events=parse_target(events) if events else None,
         )
     except ValueError as error:

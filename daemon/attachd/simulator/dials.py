@@ -97,6 +97,23 @@ class Dials:
     connect_within_seconds: float = 15.0
     """How long a bot's participant token waits for its first connection (AWS: custom participants)."""
 
+    websocket_works_for_a_custom_bot: bool = True
+    """May a custom bot ask for a WEBSOCKET? AWS's page names CONNECTION_CREDENTIALS only, its model allows both."""
+
+    retired_acknowledgement_connects: bool = False
+    """Does SendEvent still take `connection.acknowledged`, by which older clients connected? AWS: "no longer
+    maintained" since the end of 2024; current ones subscribe to a websocket or pass ConnectParticipant."""
+
+    websocket_opens_within_seconds: float = 100.0
+    """How long a websocket's URL waits to be opened (AWS: CreateParticipantConnection)."""
+
+    websocket_seconds: float = 3600.0
+    """How long after its URL was issued a websocket is closed, told as ConnectionExpiry. AWS gives no figure;
+    amazon-connect-chatjs asks for another URL after 59 minutes."""
+
+    customer_connects_within_seconds: float = 300.0
+    """How long a chat waits for its customer to connect (AWS: StartChatContact)."""
+
     client_token_remembered_seconds: float = 7 * 86400.0
     """How long a ClientToken replays its answer. AWS says 7 days for voice, nothing for chat."""
 
@@ -135,6 +152,9 @@ class Dials:
 
     body_within_seconds: float = 10.0
     """How long a request's body may take to arrive before it is answered 408."""
+
+    publish_streams: bool = False
+    """Whether what is said in streamed chats is published to their SNS topics; without it they are only noted."""
 
     events: EventBus | Queue | None = None
     """Where contact events are published; None keeps them in the truth only."""

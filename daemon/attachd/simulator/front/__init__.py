@@ -1,5 +1,5 @@
 """The front door: from bytes to an operation and back.
 
 `shapes` botocore's model compiled into checks; `wire` HTTP to operation and back; `api` one call; `control` what a test
-does in an agent's name; `truth` what really happened; `server` the port.
+does in an agent's name; `truth` what really happened; `sockets` the chat's websocket; `server` the port.
 """

@@ -4,16 +4,16 @@ Faults and latencies, when they come, will stand here, between the parsing and t
 """
 
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, TypeVar
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.front.control import control
 from attachd.simulator.front.wire import Operation, Router, encode, error_answer
-from attachd.simulator.operations import connect, participant
-from attachd.simulator.state.nouns import Call
+from attachd.simulator.operations import connect, connections, participant
+from attachd.simulator.state.nouns import Call, Line, Participant
 from attachd.simulator.state.quotas import buckets
 from attachd.simulator.state.walk import advance
 from attachd.simulator.state.world import World
@@ -21,6 +21,7 @@ from attachd.simulator.state.world import World
 _OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
 
 Announce = Callable[[dict[str, Any]], None]
+_T = TypeVar("_T")
 
 
 @cache
@@ -44,6 +45,8 @@ class Api:
     def __init__(self, world: World, announce: Announce) -> None:
         self._world = world
         self._announce = announce
+        self.listeners: list[Callable[[Sequence[Line]], None]] = []
+        """Told what has been said and done in chats, after each call; they must not block either."""
         self._router = _router()
         world.quotas = buckets(frozenset(_OPERATIONS), world.dials)
         # Apart from the world's dice, so that a refused call does not change which token comes next.
@@ -66,6 +69,8 @@ class Api:
         contact_id = self._contact_id(request) or response.get("ContactId", "")
         self._world.calls.append(Call(operation.name, now, 200, "", contact_id))
         self.announce_happenings()
+        if "Websocket" in response:
+            response = connections.addressed(response, headers.get("Host", "127.0.0.1"))
         return self._answer(200, {}, encode(response))
 
     def _operate(self, name: str, request: dict[str, Any], now: float) -> dict[str, Any]:
@@ -88,6 +93,17 @@ class Api:
         if deadlines and deadlines[0][0] <= now:
             advance(self._world, now)
             self.announce_happenings()
+
+    def perform(self, act: Callable[[World, float], _T], now: float) -> _T:
+        """Do what comes by another way than a call, and announce what comes of it; raises what `act` does."""
+        self.advance(now)
+        done = act(self._world, now)
+        self.announce_happenings()
+        return done
+
+    def chat_of(self, member: Participant) -> str:
+        """Return the initial contact's id of the chat which a participant is in."""
+        return self._world.contacts[member.contact_id].initial_contact_id
 
     def control(self, path: str, body: bytes, now: float) -> Answer:
         """Do what no API does (see `control`), and announce what comes of it."""
@@ -126,6 +142,11 @@ class Api:
         return member.contact_id if member else ""
 
     def announce_happenings(self) -> None:
-        """Announce what has happened since the last call."""
+        """Announce what has happened since the last call, and tell what has been said."""
         while self._world.happenings:
             self._announce(self._world.happenings.popleft())
+        if self._world.lines:
+            lines = list(self._world.lines)
+            self._world.lines.clear()
+            for tell in self.listeners:
+                tell(lines)

@@ -1,12 +1,12 @@
 """The port: aiohttp's plain server in front of `api`, as one async context manager.
 
 Only transport lives here: reading bodies within bounds, the simulator's own pages, a clock which ticks while a flow waits for it, starting and stopping.
-A websocket, when it comes, will be another path beside them.
+The chat's websocket is another path beside them (`sockets`).
 """
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,14 +17,26 @@ from aiohttp import web
 from attachd.simulator.dials import Dials
 from attachd.simulator.errors import ApiError
 from attachd.simulator.front.api import Answer, Api
+from attachd.simulator.front.sockets import Sockets
 from attachd.simulator.front.truth import truth
 from attachd.simulator.front.wire import encode
+from attachd.simulator.operations.connections import WEBSOCKET_PATH
+from attachd.simulator.operations.streaming import notifications
 from attachd.simulator.outlets.publish import Publisher, publishing
+from attachd.simulator.outlets.topics import publishing_to_topics
+from attachd.simulator.state.nouns import Line
 from attachd.simulator.state.world import World
 
 _STOP_SECONDS = 1.0
 _TICK_SECONDS = 0.05
 _JSON = {"Content-Type": "application/json"}
+# A page elsewhere may hold the customer's side, as it may with AWS, where no cookie is trusted either.
+_ANY_ORIGIN = {
+    "Access-Control-Allow-Origin": "*",
+    "Access-Control-Allow-Headers": "*",
+    "Access-Control-Allow-Methods": "*",
+    "Access-Control-Expose-Headers": "*",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +47,8 @@ class Simulator:
     world: World
     events: list[dict[str, Any]]
     publisher: Publisher | None
+    streamer: Publisher | None
+    """What publishes the lines of streamed chats, with `Dials.publish_streams`."""
     advance: Callable[[], None]
     """Let what is due by now happen; the port does so at every request, and every 50 ms while a flow waits."""
 
@@ -47,7 +61,8 @@ class Simulator:
         """Return what really happened, as `GET /_simulator/truth` answers it."""
         self.advance()
         told = truth(self.world) | {"events": self.events}
-        return told | {"publishing": self.publisher.counts()} if self.publisher else told
+        outlets = {"publishing": self.publisher, "streaming": self.streamer}
+        return told | {name: outlet.counts() for name, outlet in outlets.items() if outlet is not None}
 
 
 @asynccontextmanager
@@ -60,14 +75,14 @@ async def simulator(
 ) -> AsyncIterator[Simulator]:
     """Run a simulator for as long as the block lasts; port 0 takes a free one.
 
-    `now` returns seconds since the epoch. Raises OSError if the port is taken. With an events target the block
-    holds a task group, so enter and leave it in the same task.
+    `now` returns seconds since the epoch. Raises OSError if the port is taken. With an events target or
+    `publish_streams` the block holds a task group, so enter and leave it in the same task.
     """
     dials = dials or Dials()
     world = World(dials)
     events: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
-        publisher = None
+        publisher = streamer = None
         if dials.events is not None:
             publisher = await stack.enter_async_context(publishing(dials.events, dials.region))
 
@@ -77,20 +92,33 @@ async def simulator(
                 publisher.offer(event)
 
         api = Api(world, announce)
-        clock = _Clock(api, world, now)
+        sockets = Sockets(api, now)
+        if dials.publish_streams:
+            streamer = await stack.enter_async_context(publishing_to_topics(dials.region))
+            api.listeners.append(_streaming(world, streamer))
+        clock = _Clock(api, sockets, world, now)
         stack.callback(clock.stop)
-        door = _Door(api, clock, now, dials.body_within_seconds)
+        door = _Door(api, sockets, clock, now, dials.body_within_seconds)
         # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small.
         server = web.Server(door.answer, access_log=None, auto_decompress=False)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
+        stack.callback(sockets.close)
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0]
         url = f"http://{_in_url(bound[0])}:{bound[1]}"
-        running = Simulator(url, world, events, publisher, clock.advance)
+        running = Simulator(url, world, events, publisher, streamer, clock.advance)
         door.running = running
         yield running
+
+
+def _streaming(world: World, streamer: Publisher) -> Callable[[Sequence[Line]], None]:
+    def tell(lines: Sequence[Line]) -> None:
+        for notification in notifications(world, lines):
+            streamer.offer(notification)
+
+    return tell
 
 
 def _in_url(host: str) -> str:
@@ -103,8 +131,9 @@ class _Clock:
     A timer and no task, so that a simulator without an events target may be entered and left in different tasks.
     """
 
-    def __init__(self, api: Api, world: World, now: Callable[[], float]) -> None:
+    def __init__(self, api: Api, sockets: Sockets, world: World, now: Callable[[], float]) -> None:
         self._api = api
+        self._sockets = sockets
         self._world = world
         self._now = now
         self._timer: asyncio.TimerHandle | None = None
@@ -113,7 +142,9 @@ class _Clock:
     def advance(self) -> None:
         """Let what is due happen; once the port is closed nothing does any more, and the truth stands still."""
         if not self._stopped:
-            self._api.advance(self._now())
+            now = self._now()
+            self._api.advance(now)
+            self._sockets.expire(now)
 
     def wind(self) -> None:
         """See to it that the clock ticks, if there is anything to wait for."""
@@ -134,8 +165,11 @@ class _Clock:
 class _Door:
     """Turns aiohttp's requests into calls of the Api, and its answers into responses."""
 
-    def __init__(self, api: Api, clock: _Clock, now: Callable[[], float], body_seconds: float) -> None:
+    def __init__(
+        self, api: Api, sockets: Sockets, clock: _Clock, now: Callable[[], float], body_seconds: float
+    ) -> None:
         self._api = api
+        self._sockets = sockets
         self._clock = clock
         self._body_seconds = body_seconds
         self._now = now
@@ -145,6 +179,16 @@ class _Door:
         path, own = request.raw_path, request.raw_path.startswith("/_simulator/")
         if own and request.method == "GET":
             return self._own_page(path.partition("?")[0])
+        if path.startswith(WEBSOCKET_PATH):
+            return await self._sockets.serve(request)
+        response = await self._answer(request, path, own=own)
+        if "Origin" in request.headers:
+            response.headers.update(_ANY_ORIGIN)
+        return response
+
+    async def _answer(self, request: web.BaseRequest, path: str, *, own: bool) -> web.Response:
+        if request.method == "OPTIONS":  # what a browser asks first; no AWS API has the method
+            return web.Response(status=204)
         try:
             body = await _read(request, self._body_seconds)
         except ApiError as error:

@@ -64,6 +64,7 @@ def _participant(member: Participant) -> dict[str, Any]:
         "connected_at": member.connected_at,
         "disconnected_at": member.disconnected_at,
         "messages_sent": member.messages_sent,
+        "sockets": member.sockets,
     }
 
 

@@ -62,18 +62,20 @@ def untag_contact(world: World, request: dict[str, Any], now: float) -> dict[str
     return {}
 
 
-def update_participant_role_config(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Set idle timers, before the bot comes (AWS: custom participants); the truth shows them, nothing fires them."""
+def update_participant_role_config(world: World, request: dict[str, Any], _now: float) -> dict[str, Any]:
+    """Set idle timers; they apply to the next agent or bot that joins (AWS: set up chat timeouts)."""
     contact = contact_of(world, request)
     chat = request["ChannelConfiguration"].get("Chat")
     if chat is None:
         raise ApiError("InvalidRequestException", "ChannelConfiguration.Chat is required")
     if contact.ended_at is not None:
         raise ApiError("ResourceNotFoundException", "The contact has ended")
-    if world.bot_slot_taken(contact, now):
-        raise ApiError("InvalidRequestException", "Timers must be set before the custom participant is added")
+    configured = chat["ParticipantTimerConfigList"]
+    # AWS: ParticipantTimerConfigList: "Duplicate entries error out the request with a 400"
+    if len({(timer["ParticipantRole"], timer["TimerType"]) for timer in configured}) < len(configured):
+        raise ApiError("InvalidRequestException", "ParticipantTimerConfigList names a timer twice")
     timers = dict(contact.timers)
-    for timer in chat["ParticipantTimerConfigList"]:
+    for timer in configured:
         key, value = (timer["ParticipantRole"], timer["TimerType"]), timer["TimerValue"]
         minutes, action = value.get("ParticipantTimerDurationInMinutes"), value.get("ParticipantTimerAction")
         if (minutes is None) == (action is None):

@@ -3,6 +3,7 @@
 from typing import Any
 
 from attachd.simulator.errors import ApiError
+from attachd.simulator.operations import connections, streaming
 from attachd.simulator.operations.addressed import require_instance
 from attachd.simulator.operations.attributes import check_attributes
 from attachd.simulator.state.nouns import CUSTOMER, Contact
@@ -11,7 +12,6 @@ from attachd.simulator.state.world import World
 _CHAT_MINUTES = 25 * 60  # AWS: StartChatContact, ChatDurationInMinutes
 _PLAIN_CHAT = {"connect:Subtype": {"ValueString": "connect:Chat"}}
 _INTERACTIVE = "application/vnd.amazonaws.connect.message.interactive"
-_NOT_PLAYED = ("ConnectionTypes", "ChatStreamingConfiguration")
 
 
 def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
@@ -21,19 +21,21 @@ def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dic
     known = world.remembered(key, now) if key[1] else None
     if known is not None:
         return known
-    for member in _NOT_PLAYED:
-        if member in request:
-            raise ApiError("InvalidParameterException", f"the simulator does not play {member} yet")
+    topic = request.get("ChatStreamingConfiguration", {}).get("StreamingEndpointArn")
+    if topic is not None:
+        streaming.check_topic(topic, world.dials.region)
     source = _source(world, request)
     contact = _contact(world, request, source, now)
     world.start(contact)
     customer = world.add(contact, CUSTOMER, request["ParticipantDetails"]["DisplayName"], now)
+    streamed = {} if topic is None else {"StreamingId": streaming.begin(world, contact, topic, now).id}
     if "InitialMessage" in request:
         first = request["InitialMessage"]
         world.note(
             contact, now, content_type=first["ContentType"], content=first["Content"], participant=customer
         )
     answer = {"ContactId": contact.id, "ParticipantId": customer.id, "ParticipantToken": customer.token}
+    answer |= streamed | connections.issue(world, customer, request.get("ConnectionTypes", ()), now)
     if source is not None:
         answer["ContinuedFromContactId"] = source.id
     if key[1]:

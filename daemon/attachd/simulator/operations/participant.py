@@ -1,6 +1,6 @@
 """The operations of the Connect Participant Service: a checked request and the time in, a response out, or an ApiError.
 
-Only rules live here. The bearer token is the whole authority; websockets will have their place here.
+Only rules live here. The bearer token is the whole authority.
 """
 
 from collections.abc import Callable
@@ -10,10 +10,10 @@ import msgspec
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import iso_milliseconds
-from attachd.simulator.operations import transcript
-from attachd.simulator.state import walk
-from attachd.simulator.state.life import Stage
+from attachd.simulator.operations import connections, transcript
+from attachd.simulator.state import idle, walk
 from attachd.simulator.state.nouns import (
+    ACKNOWLEDGED,
     CUSTOM_BOT,
     CUSTOMER,
     DELIVERED,
@@ -21,14 +21,13 @@ from attachd.simulator.state.nouns import (
     TYPING,
     Contact,
     Item,
+    Line,
     Participant,
     Receipt,
 )
 from attachd.simulator.state.world import World
 
-_CONNECTION_SECONDS = (
-    86400.0  # AWS: CreateParticipantConnection, "Expiry time for the connection token is 1 day"
-)
+_PLAYED = {"WEBSOCKET", "CONNECTION_CREDENTIALS"}
 
 # AWS: SendMessage, Content
 _LONGEST_CONTENT = {
@@ -42,29 +41,27 @@ _MOST_WITH_RECEIPTS = 2  # AWS: SendEvent, "not supported when there are more th
 
 
 def create_participant_connection(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Connect the bearer of a participant token, and hand it a connection token if asked for one."""
-    participant = world.participants.get(request["ParticipantToken"])
-    if participant is None or participant.disconnected_at is not None or now >= participant.expires_at:
-        raise _denied()
-    # AWS: custom participants, troubleshooting: later than 15 s is ResourceNotFoundException, modelled or not
-    if world.lapsed(participant, now):
-        raise ApiError("ResourceNotFoundException", "The participant did not connect in time")
+    """Hand the bearer of a participant token what it asks for to connect with, and connect it if it says so.
+
+    Without ConnectParticipant it is connected once it subscribes to its websocket.
+    """
+    participant = connections.require_alive(world, world.participants.get(request["ParticipantToken"]), now)
     types, connect = request.get("Type", []), request.get("ConnectParticipant", False)
     for kind in types:
-        if kind != "CONNECTION_CREDENTIALS":
+        if kind not in _PLAYED:
             raise ApiError("ValidationException", f"Type: the simulator does not play {kind} yet")
     if not types and not connect:
         raise ApiError("ValidationException", "Type must be given unless ConnectParticipant is true")
+    if "WEBSOCKET" in types and participant.role == CUSTOM_BOT:
+        _require_websockets_for_bots(world)
     if connect and participant.connected_at is None:
-        world.connect(participant, now)
-        contact = world.contacts[participant.contact_id]
-        if contact.stage is Stage.CONNECTED and participant.role == CUSTOMER:
-            walk.begin(world, contact, world.dials.flow, now)
-    if not types:
-        return {}
-    expires_at = now + _CONNECTION_SECONDS
-    token = world.issue_connection(participant, expires_at)
-    return {"ConnectionCredentials": {"ConnectionToken": token, "Expiry": iso_milliseconds(expires_at)}}
+        walk.connect(world, participant, now)
+    return connections.issue(world, participant, types, now)
+
+
+def _require_websockets_for_bots(world: World) -> None:
+    if not world.dials.websocket_works_for_a_custom_bot:
+        raise ApiError("ValidationException", "Type must be CONNECTION_CREDENTIALS for a custom participant")
 
 
 def send_message(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
@@ -86,6 +83,7 @@ def send_message(world: World, request: dict[str, Any], now: float) -> dict[str,
     item = world.note(
         contact, now, content_type=request["ContentType"], content=request["Content"], participant=speaker
     )
+    idle.spoke(world, speaker, now)
     answer = {"Id": item.id, "AbsoluteTime": iso_milliseconds(now)}
     if key[2]:
         world.remember(key, answer, now)
@@ -95,8 +93,11 @@ def send_message(world: World, request: dict[str, Any], now: float) -> dict[str,
 def send_event(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
     """Say that one types, or that a message was delivered or read; the same ClientToken replays the answer.
 
-    Typing is a line of the transcript; a receipt stands in the metadata of the message it is for.
+    Typing is a line of the transcript; a receipt stands in the metadata of the message it is for. The
+    acknowledgement by which a participant once connected is retired, unless a dial says otherwise.
     """
+    if request["ContentType"] == ACKNOWLEDGED and world.dials.retired_acknowledgement_connects:
+        return _acknowledge(world, request, now)
     speaker = _bearer(world, request, now)
     contact, kind = world.contacts[speaker.contact_id], request["ContentType"]
     key = ("SendEvent", speaker.id, request.get("ClientToken", ""))
@@ -106,7 +107,7 @@ def send_event(world: World, request: dict[str, Any], now: float) -> dict[str, A
     if kind == TYPING:
         event_id = world.note(contact, now, content_type=TYPING, participant=speaker).id
     elif kind in {DELIVERED, READ}:
-        _receive(contact, speaker, request, now)
+        _receive(world, contact, speaker, request, now)
         event_id = world.new_id()
     else:
         raise ApiError("ValidationException", "ContentType is not supported")
@@ -116,20 +117,26 @@ def send_event(world: World, request: dict[str, Any], now: float) -> dict[str, A
     return answer
 
 
-def _receive(contact: Contact, reader: Participant, request: dict[str, Any], now: float) -> None:
+def _acknowledge(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
+    bearer = connections.require_alive(world, _holder(world, request, now), now)
+    if bearer.connected_at is None:
+        walk.connect(world, bearer, now)
+    return {"Id": world.new_id(), "AbsoluteTime": iso_milliseconds(now)}
+
+
+def _receive(
+    world: World, contact: Contact, reader: Participant, request: dict[str, Any], now: float
+) -> None:
     """Note a receipt; reading a message is having got it, and what has been said stays said."""
-    active = [
-        each
-        for each in contact.participants
-        if each.connected_at is not None and each.disconnected_at is None
-    ]
-    if len(active) > _MOST_WITH_RECEIPTS:
+    if sum(each.present for each in contact.participants) > _MOST_WITH_RECEIPTS:
         raise ApiError("ConflictException", "Receipts are not supported with more than two participants")
-    receipt = _message(contact, request.get("Content", "")).receipts.setdefault(reader.id, Receipt())
+    item = _message(contact, request.get("Content", ""))
+    receipt = item.receipts.setdefault(reader.id, Receipt())
     if receipt.delivered_at is None:
         receipt.delivered_at = now
     if request["ContentType"] == READ and receipt.read_at is None:
         receipt.read_at = now
+    world.lines.append(Line(contact, item, reader))
 
 
 def _message(contact: Contact, content: str) -> Item:
@@ -172,13 +179,18 @@ def _bearer(world: World, request: dict[str, Any], now: float) -> Participant:
 
     AccessDeniedException is also what AWS answers once the chat has ended (amazon-connect-chat-ui-examples #133).
     """
+    holder = _holder(world, request, now)
+    if not holder.present:
+        raise _denied()
+    return holder
+
+
+def _holder(world: World, request: dict[str, Any], now: float) -> Participant:
+    """Return whose connection token it is, connected or not."""
     connection = world.connections.get(request["ConnectionToken"])
     if connection is None or now >= connection.expires_at:
         raise _denied()
-    participant = connection.participant
-    if participant.connected_at is None or participant.disconnected_at is not None:
-        raise _denied()
-    return participant
+    return connection.participant
 
 
 def _denied() -> ApiError:

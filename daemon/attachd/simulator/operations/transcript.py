@@ -1,4 +1,4 @@
-"""Paging through a chat's transcript, as GetTranscript does. Pure: a contact and the request in, a page out."""
+"""A chat's transcript: paging through it as GetTranscript does, and its lines as they are told. Pure."""
 
 import re
 from bisect import bisect_left, bisect_right
@@ -6,7 +6,7 @@ from typing import Any
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import from_iso, iso_milliseconds
-from attachd.simulator.state.nouns import Contact, Item, Receipt
+from attachd.simulator.state.nouns import METADATA, Contact, Item, Line, Receipt
 
 _DEFAULT_PAGE = 10  # AWS: GetTranscript, MaxResults
 _NEXT_TOKEN = re.compile(r"(FORWARD|BACKWARD)-(\d{1,9})")
@@ -62,6 +62,27 @@ def _instant(text: str) -> float:
         return from_iso(text)
     except (ValueError, OverflowError):
         raise ApiError("ValidationException", "StartPosition.AbsoluteTime is not ISO 8601") from None
+
+
+def told(line: Line) -> dict[str, Any]:
+    """Write a line as websockets and topics carry it: the item, and which chat it is of.
+
+    A receipt is an item of Type MESSAGEMETADATA (amazon-connect-chatjs, MessageReceiptsUtil; its Id is assumed).
+    """
+    initial = {"InitialContactId": line.contact.initial_contact_id}
+    if line.reader is None:
+        return _written(line.item) | initial
+    receipt = line.item.receipts[line.reader.id]
+    last = max(at for at in (receipt.delivered_at, receipt.read_at) if at is not None)
+    metadata = {"MessageId": line.item.id, "Receipts": [_receipt(line.reader.id, receipt)]}
+    return initial | {
+        "Id": line.item.id,
+        "AbsoluteTime": iso_milliseconds(last),
+        "Type": "MESSAGEMETADATA",
+        "ContentType": METADATA,
+        "ContactId": line.contact.id,
+        "MessageMetadata": metadata,
+    }
 
 
 def _written(item: Item) -> dict[str, Any]:

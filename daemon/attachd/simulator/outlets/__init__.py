@@ -1,1 +1,4 @@
-"""The ways out: what the simulator sends by itself. `publish` contact events, to EventBridge and SQS."""
+"""The ways out: what the simulator sends by itself.
+
+`publish` contact events, to EventBridge and SQS; `topics` what is said in streamed chats, to SNS.
+"""

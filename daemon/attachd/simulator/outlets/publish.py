@@ -1,12 +1,13 @@
 """Contact events on their way out, to EventBridge or SQS, behind a bounded buffer so that no API answer waits.
 
 Like AWS's, delivery is best effort: a full buffer drops, a failed batch is counted and logged, nobody is told.
-The only room which speaks to AWS; it knows nothing of contacts.
+It knows nothing of contacts, and `topics` shares its buffer.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import anyio
@@ -23,6 +24,9 @@ _BATCH = 10  # the most that PutEvents and SendMessageBatch take
 _DRAIN_SECONDS = 5.0
 
 _log = structlog.get_logger(__name__)
+
+Send = Callable[[Any, list[dict[str, Any]]], Awaitable[int]]
+"""(client, batch): sends it, and returns how many of it were refused."""
 
 
 class Publisher:
@@ -42,7 +46,7 @@ class Publisher:
             self._stream.send_nowait(event)
         except anyio.WouldBlock:
             self.dropped += 1
-            _log.warning("simulator.event_dropped", event_id=event["id"])
+            _log.warning("simulator.event_dropped", event_id=event.get("id") or event.get("Id"))
 
     def counts(self) -> dict[str, int]:
         """Return how many events were offered, and how many of them published, dropped, failed so far."""
@@ -56,13 +60,20 @@ class Publisher:
 
 @asynccontextmanager
 async def publishing(target: EventBus | Queue, region: str) -> AsyncIterator[Publisher]:
-    """Run a publisher; on leaving, what is buffered is sent, for at most five seconds.
+    """Run a publisher of contact events."""
+    service = "events" if isinstance(target, EventBus) else "sqs"
+    async with outlet(service, region, partial(_send, target)) as publisher:
+        yield publisher
+
+
+@asynccontextmanager
+async def outlet(service: str, region: str, send_batch: Send) -> AsyncIterator[Publisher]:
+    """Run a publisher to an AWS service; on leaving, what is buffered is sent, for at most five seconds.
 
     Credentials and endpoints come from where every AWS tool takes them, the Region too; `region` is the
     instance's, for when nothing is configured.
     """
     session = get_session()
-    service = "events" if isinstance(target, EventBus) else "sqs"
     where = session.get_config_variable("region") or region
     send, receive = anyio.create_memory_object_stream[dict[str, Any]](_BUFFERED)
     publisher = Publisher(send)
@@ -70,7 +81,7 @@ async def publishing(target: EventBus | Queue, region: str) -> AsyncIterator[Pub
         session.create_client(service, region_name=where) as client,
         anyio.create_task_group() as tasks,
     ):
-        tasks.start_soon(_pump, receive, client, target, publisher)
+        tasks.start_soon(_pump, receive, partial(send_batch, client), publisher)
         try:
             yield publisher
         finally:
@@ -80,8 +91,7 @@ async def publishing(target: EventBus | Queue, region: str) -> AsyncIterator[Pub
 
 async def _pump(
     receive: MemoryObjectReceiveStream[dict[str, Any]],
-    client: Any,
-    target: EventBus | Queue,
+    send_batch: Callable[[list[dict[str, Any]]], Awaitable[int]],
     publisher: Publisher,
 ) -> None:
     async with receive:
@@ -90,7 +100,7 @@ async def _pump(
             while len(batch) < _BATCH and receive.statistics().current_buffer_used:
                 batch.append(receive.receive_nowait())
             try:
-                refused = await _send(client, target, batch)
+                refused = await send_batch(batch)
             except (BotoCoreError, ClientError) as error:
                 refused = len(batch)
                 _log.warning("simulator.events_not_published", error=str(error))
@@ -98,7 +108,7 @@ async def _pump(
             publisher.published += len(batch) - refused
 
 
-async def _send(client: Any, target: EventBus | Queue, batch: list[dict[str, Any]]) -> int:
+async def _send(target: EventBus | Queue, client: Any, batch: list[dict[str, Any]]) -> int:
     """Send a batch; return how many of it were refused."""
     if isinstance(target, EventBus):
         put = await client.put_events(Entries=[_entry(target, event) for event in batch])

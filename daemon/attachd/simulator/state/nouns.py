@@ -21,6 +21,12 @@ ENDED = _EVENT + "chat.ended"
 TYPING = _EVENT + "typing"
 DELIVERED = _EVENT + "message.delivered"
 READ = _EVENT + "message.read"
+ACKNOWLEDGED = _EVENT + "connection.acknowledged"
+METADATA = _EVENT + "message.metadata"
+# AWS: amazon-connect-chatjs, onParticipantIdle, onParticipantReturned, onAutoDisconnection
+IDLE = _EVENT + "participant.idle"
+RETURNED = _EVENT + "participant.returned"
+AUTODISCONNECTED = _EVENT + "participant.autodisconnection"
 
 
 @dataclass(slots=True)
@@ -37,6 +43,13 @@ class Participant:
     connected_at: float | None = None
     disconnected_at: float | None = None
     messages_sent: int = 0
+    sockets: int = 0
+    """How many of its websockets are open."""
+
+    @property
+    def present(self) -> bool:
+        """Whether it has connected and not left."""
+        return self.connected_at is not None and self.disconnected_at is None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +57,15 @@ class Connection:
     """What a connection token stands for, and until when."""
 
     participant: Participant
+    expires_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """What a websocket's URL stands for: whose it is, until when it may be opened, when the socket is closed."""
+
+    participant: Participant
+    open_by: float
     expires_at: float
 
 
@@ -67,6 +89,15 @@ class Item:
     content: str | None
     participant: Participant | None
     receipts: dict[str, Receipt] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """What those who follow a chat are told: a new item, or, with a `reader`, that participant's receipt of one."""
+
+    contact: "Contact"
+    item: Item
+    reader: Participant | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,11 +138,15 @@ class Contact:
     streams: dict[str, Stream] = field(default_factory=dict)
     """Of the whole chat; only an initial contact has any."""
     timers: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Minutes by participant role and timer type."""
+    """Minutes by participant role and timer type, as configured; replaced, never changed in place."""
+    timers_running: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Those which were configured when an agent or a bot joined the customer; none while neither is there."""
+    idle: set[str] = field(default_factory=set)
+    """The participant roles which have been told idle."""
     steps: Flow = ()
     """What is left of its flow, the step where it stands first."""
-    timer: int | None = None
-    """The number of the deadline which counts; any other has been overtaken."""
+    due: dict[str, int] = field(default_factory=dict)
+    """What is to happen to it: the number of the deadline which counts, by name; any other has been overtaken."""
     branches: tuple[str, ...] = ()
     """The branches its Wait blocks took."""
 

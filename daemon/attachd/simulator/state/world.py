@@ -25,7 +25,9 @@ from attachd.simulator.state.nouns import (
     Contact,
     Happening,
     Item,
+    Line,
     Participant,
+    Ticket,
 )
 
 if TYPE_CHECKING:
@@ -42,7 +44,9 @@ class World:
         self.contacts: dict[str, Contact] = {}
         self.participants: dict[str, Participant] = {}  # by participant token
         self.connections: dict[str, Connection] = {}  # by connection token
+        self.tickets: dict[str, Ticket] = {}  # by the secret of a websocket's URL, until it is opened
         self.happenings: deque[dict[str, Any]] = deque()  # contact events not yet announced
+        self.lines: deque[Line] = deque()  # what has been said and done in chats, not yet told
         self.calls: deque[Call] = deque(maxlen=_CALLS_REMEMBERED)
         self.quotas: dict[str, Bucket] = {}  # by API; the front door fills it
         self.deadlines: list[tuple[float, int, str, str]] = []  # a heap; see `by`
@@ -67,8 +71,13 @@ class World:
         self._answers[key] = (now + self.dials.client_token_remembered_seconds, answer)
 
     def start(self, contact: Contact) -> None:
-        """Let a new contact exist, and announce INITIATED."""
+        """Let a new contact exist, and announce INITIATED.
+
+        AWS: StartChatContact: its customer has five minutes to connect, and the chat its ChatDurationInMinutes.
+        """
         self.contacts[contact.id] = contact
+        self.by(contact.started_at + self.dials.customer_connects_within_seconds, contact, "customer")
+        self.by(contact.expires_at, contact, "duration")
         self.happen("INITIATED", contact, contact.started_at)
 
     def happen(self, event_type: str, contact: Contact, at: float, updated: tuple[str, ...] = ()) -> None:
@@ -77,10 +86,10 @@ class World:
         self.happenings.append(contact_event(happening, self.dials, self.new_id()))
 
     def by(self, at: float, contact: Contact, what: str) -> None:
-        """Have `what` happen to the contact at that time, unless it moves on before."""
+        """Have `what` happen to the contact at that time, unless that is put off, or dropped from its `due`."""
         self._deadlines_set += 1
         heappush(self.deadlines, (at, self._deadlines_set, contact.id, what))
-        contact.timer = self._deadlines_set
+        contact.due[what] = self._deadlines_set
 
     def add(self, contact: Contact, role: str, display_name: str, now: float) -> Participant:
         """Create a participant who has not connected yet."""
@@ -122,6 +131,15 @@ class World:
         self.connections[token] = Connection(participant, expires_at)
         return token
 
+    def issue_ticket(self, participant: Participant, now: float) -> tuple[str, Ticket]:
+        """Return the secret of a new websocket URL of the participant, and what it stands for."""
+        secret, dials = self._new_token("websocket"), self.dials
+        ticket = Ticket(
+            participant, now + dials.websocket_opens_within_seconds, now + dials.websocket_seconds
+        )
+        self.tickets[secret] = ticket
+        return secret, ticket
+
     def connect(self, participant: Participant, now: float) -> None:
         """Mark the participant as connected; the first customer to connect establishes the contact."""
         contact = self.contacts[participant.contact_id]
@@ -134,6 +152,7 @@ class World:
         """Announce that the contact has its customer."""
         contact.stage = moved(contact.stage, Stage.CONNECTED)
         contact.connected_at = now
+        contact.due.pop("customer", None)
         self.happen("CONNECTED_TO_SYSTEM", contact, now)
 
     def enqueue(self, contact: Contact, queue: str, now: float) -> None:
@@ -141,13 +160,14 @@ class World:
         contact.stage = moved(contact.stage, Stage.QUEUED)
         contact.queue_arn = f"{self.dials.instance_arn}/queue/{queue}"
         contact.enqueued_at = now
-        contact.steps, contact.timer = (), None
+        contact.steps = ()
+        contact.due.pop("step", None)
         self.happen("QUEUED", contact, now)
 
     def join_agent(self, contact: Contact, now: float) -> Participant:
         """Let an agent take the contact; its custom bot is dropped (AWS: custom participants)."""
         contact.stage = moved(contact.stage, Stage.WITH_AGENT)
-        contact.timer = None
+        contact.due.pop("agent", None)
         agent = self.add(contact, AGENT, "Agent", now)
         contact.agent_arn = f"{self.dials.instance_arn}/agent/{agent.id}"
         contact.agent_connected_at = now
@@ -167,18 +187,20 @@ class World:
                     self.contacts[participant.contact_id], now, content_type=LEFT, participant=participant
                 )
 
-    def end(self, contact: Contact, reason: str | None, now: float, *, last: str = ENDED) -> None:
+    def end(self, contact: Contact, reason: str | None, now: float, *, last: str | None = ENDED) -> None:
         """End the contact for everyone in it, and announce DISCONNECTED, then COMPLETED.
 
-        AWS: contact events: COMPLETED follows at once unless an agent has after-contact work to do.
+        `last` is the event which closes its transcript, if any. AWS: contact events: COMPLETED follows at once unless an agent has after-contact work to do.
         """
         contact.stage = moved(contact.stage, Stage.ENDED)
         for participant in contact.participants:
             self.disconnect(participant, now)
-        self.note(contact, now, content_type=last)
+        if last is not None:
+            self.note(contact, now, content_type=last)
         contact.ended_at = now
         contact.disconnect_reason = reason
-        contact.steps, contact.timer = (), None
+        contact.steps = ()
+        contact.due.clear()
         self.happen("DISCONNECTED", contact, now)
         work = self.dials.after_contact_work_seconds if contact.agent_connected_at is not None else 0.0
         if work == 0:
@@ -199,6 +221,7 @@ class World:
         kind = "EVENT" if content is None else "MESSAGE"
         item = Item(self.new_id(), contact.id, now, kind, content_type, content, participant)
         contact.transcript.append(item)
+        self.lines.append(Line(contact, item))
         if participant is not None and content is not None:
             participant.messages_sent += 1
         return item
