@@ -144,13 +144,6 @@ def test_timers_are_set_replaced_and_unset(aws: Account) -> None:
     assert aws.told(chat)["timers"] == []
 
 
-def test_timers_must_precede_the_bot(aws: Account) -> None:
-    chat = aws.start()["ContactId"]
-    aws.create(chat)
-    with pytest.raises(Refused, match=r"400 InvalidRequestException .*before"):
-        aws.set_timers(chat, ParticipantTimerDurationInMinutes=5)
-
-
 @pytest.mark.parametrize(
     "value", [{}, {"ParticipantTimerDurationInMinutes": 5, "ParticipantTimerAction": "Unset"}]
 )

@@ -84,7 +84,9 @@ class Sockets:
             return _refusal(HTTPStatus.BAD_REQUEST, "Bad Request")
         secret = parse_qs(request.query_string).get(connections.SECRET, [""])[0]
         try:
-            ticket = self._api.perform(partial(connections.open_websocket, secret=secret), self._now())
+            ticket = self._api.perform(
+                lambda world, now: connections.open_websocket(world, secret, now), self._now()
+            )
         except ApiError as error:
             busy = error.code == "ThrottlingException"
             return _refusal(HTTPStatus.TOO_MANY_REQUESTS if busy else HTTPStatus.FORBIDDEN, error.message)

@@ -58,7 +58,7 @@ def require_alive(world: World, participant: Participant | None, now: float) -> 
 def open_websocket(world: World, secret: str, now: float) -> Ticket:
     """Take the ticket of a websocket's URL, which opens one socket, once; raises ApiError."""
     ticket = world.tickets.get(secret)
-    participant = require_alive(world, ticket and ticket.participant, now)
+    participant = require_alive(world, ticket.participant if ticket else None, now)
     if participant.sockets >= _MOST_SOCKETS:
         raise ApiError("ThrottlingException", f"A participant has at most {_MOST_SOCKETS} open websockets")
     taken = world.tickets.pop(secret)
