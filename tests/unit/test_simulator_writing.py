@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from attachd.simulator.operations.streaming import notifications
 from unit.account import TOPIC, Account, Refused
 
 
@@ -133,6 +134,25 @@ def test_streaming_belongs_to_the_initial_contact_and_outlives_it(aws: Account) 
     aws.stop(second)
     with pytest.raises(Refused, match=r"404 .*ended"):
         aws.stream(first)
+
+
+def test_a_stream_tells_of_every_contact_of_its_chat_and_of_no_other(aws: Account) -> None:
+    published: list[dict[str, Any]] = []
+    aws.api.listeners.append(lambda lines: published.extend(notifications(aws.world, lines)))
+    first, cleo = aws.chat()
+    stream = aws.stream(first)
+    aws.control(first, "agent")
+    second = aws.control(first, "transfer")["contact_id"]
+    aws.say(cleo)
+    aws.say(aws.chat()[1])
+    aws.unstream(first, stream)
+    aws.leave(cleo)
+    told = [
+        (attributes["ContactId"]["StringValue"], attributes["ContentType"]["StringValue"].rpartition(".")[2])
+        for attributes in (each["MessageAttributes"] for each in published)
+    ]
+    assert told == [(first, "joined"), (first, "left"), (first, "succeeded"), (second, "text/plain")]
+    assert {each["MessageAttributes"]["InitialContactId"]["StringValue"] for each in published} == {first}
 
 
 def test_timers_are_set_replaced_and_unset(aws: Account) -> None:

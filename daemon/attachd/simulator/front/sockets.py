@@ -4,7 +4,7 @@ A slow reader waits for nobody and nobody for it: whose outbox is full is cut of
 amazon-connect-chatjs expects there; a frame of no use is answered as API Gateway does.
 """
 
-from collections import deque
+from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -74,7 +74,7 @@ class Sockets:
         self._api = api
         self._now = now
         self._of_chat: dict[str, list[_Socket]] = {}  # by initial contact id
-        self._by_age: deque[_Socket] = deque()
+        self._by_age: OrderedDict[_Socket, None] = OrderedDict()
         api.listeners.append(self.tell)
 
     async def serve(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -132,8 +132,9 @@ class Sockets:
 
     def expire(self, now: float) -> None:
         """Hang up where the ConnectionExpiry has come."""
-        while self._by_age and self._by_age[0].expires_at <= now:
-            self._by_age.popleft().close(WSCloseCode.GOING_AWAY)
+        while self._by_age and next(iter(self._by_age)).expires_at <= now:
+            socket, _ = self._by_age.popitem(last=False)
+            socket.close(WSCloseCode.GOING_AWAY)
 
     def close(self) -> None:
         """Hang up everywhere."""
@@ -144,7 +145,7 @@ class Sockets:
         chat = self._api.chat_of(ticket.participant)
         socket = _Socket(ticket.participant, chat, ticket.expires_at, outbox, cut)
         self._of_chat.setdefault(chat, []).append(socket)
-        self._by_age.append(socket)
+        self._by_age[socket] = None
         return socket
 
     def _remove(self, socket: _Socket) -> None:
@@ -152,8 +153,7 @@ class Sockets:
         sockets.remove(socket)
         if not sockets:
             del self._of_chat[socket.chat]
-        if socket in self._by_age:
-            self._by_age.remove(socket)
+        self._by_age.pop(socket, None)
 
     def _hear(self, socket: _Socket, text: str) -> None:
         try:

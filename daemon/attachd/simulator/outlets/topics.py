@@ -6,9 +6,14 @@ from itertools import groupby
 from operator import itemgetter
 from typing import Any
 
+import structlog
+from botocore.exceptions import BotoCoreError, ClientError
+
 from attachd.simulator.outlets.publish import Publisher, outlet
 
 _MOST_BYTES = 200_000  # AWS: PublishBatch: 262,144 for all messages together, with their attributes
+
+_log = structlog.get_logger(__name__)
 
 
 @asynccontextmanager
@@ -19,7 +24,7 @@ async def publishing_to_topics(region: str) -> AsyncIterator[Publisher]:
 
 
 async def _send(client: Any, batch: list[dict[str, Any]]) -> int:
-    """Send a batch, topic by topic; return how many of it were refused."""
+    """Send a batch, topic by topic, each whatever becomes of the others; return how many were refused."""
     refused = 0
     for topic, entries in groupby(sorted(batch, key=itemgetter("TopicArn")), key=itemgetter("TopicArn")):
         for part in parts(list(entries)):
@@ -27,8 +32,13 @@ async def _send(client: Any, batch: list[dict[str, Any]]) -> int:
                 {name: value for name, value in entry.items() if name != "TopicArn"} | {"Id": str(index)}
                 for index, entry in enumerate(part)
             ]
-            sent = await client.publish_batch(TopicArn=topic, PublishBatchRequestEntries=numbered)
-            refused += len(sent.get("Failed", []))
+            try:
+                sent = await client.publish_batch(TopicArn=topic, PublishBatchRequestEntries=numbered)
+            except (BotoCoreError, ClientError) as error:
+                refused += len(part)
+                _log.warning("simulator.items_not_published", topic_arn=topic, error=str(error))
+            else:
+                refused += len(sent.get("Failed", []))
     return refused
 
 
