@@ -1,5 +1,6 @@
 """`attachd simulate` as a process: what it prints, how it ends."""
 
+import json
 import signal
 import socket
 import subprocess
@@ -37,6 +38,19 @@ def test_it_prints_one_line_to_export_and_ends_cleanly_on_a_signal(ending: signa
         assert process.wait(timeout=10) == 0
         assert process.stdout.read() == ""
         assert process.stderr.read() == ""
+
+
+@pytest.mark.parametrize("streams", [(), ("--streams",)])
+def test_streams_are_published_only_if_asked_for(streams: tuple[str, ...]) -> None:
+    with subprocess.Popen(command(*streams), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        where = process.stdout.readline().partition("AWS_ENDPOINT_URL_CONNECT=http://")[2].split()[0]
+        connection = HTTPConnection(where, timeout=5)
+        connection.request("GET", "/_simulator/truth")
+        assert ("streaming" in json.load(connection.getresponse())) == bool(streams)
+        connection.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=10) == 0
 
 
 @pytest.mark.parametrize(("arguments", "last"), [((), 404), (("--all-quotas",), 429)])

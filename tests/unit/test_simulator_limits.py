@@ -125,6 +125,7 @@ def test_a_message_starts_the_timers_anew_and_typing_does_not(aws: Account) -> N
     aws.signal(cleo, "typing")
     aws.pass_time(11)
     aws.say(cleo, "back again")
+    aws.say(cleo, "and once more")
     aws.pass_time(239)
     assert [(name, at) for name, role, at in events(aws, chat) if role == "CUSTOMER"][1:] == [
         ("typing", 820),
