@@ -101,12 +101,11 @@ class Sockets:
     async def _serve(
         self, request: web.BaseRequest, websocket: web.WebSocketResponse, ticket: Ticket
     ) -> None:
-        await websocket.prepare(request)
         send, receive = anyio.create_memory_object_stream[bytes](_OUTBOX)
-        cut = partial(_cut, request)
-        socket = self._add(ticket, send, cut)
         with send, receive:
+            socket = self._add(ticket, send, partial(_cut, request))  # first: the chat may end meanwhile
             try:
+                await websocket.prepare(request)
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(_write, websocket, socket, receive)
                     async for message in websocket:
