@@ -4,7 +4,7 @@
 place that writes entries.
 """
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -33,6 +33,10 @@ class _Hand:
     ended: Outcome | None = None
 
 
+async def _nobody(_: str) -> bool:
+    return False
+
+
 class Claims:
     """The contacts that this process has in hand.
 
@@ -40,15 +44,24 @@ class Claims:
         journal: where entries are kept.
         owner: this process's name, new with every start.
         now: the wall clock, in seconds since the epoch.
-        rival_seconds: how long to leave a contact that another living process has.
+        alive: whether another owner may still be at work (``Replicas.alive``); none is, unless given.
+        rival_seconds: how long to leave a contact that another living process has: a little longer than it
+            takes to see that one die.
     """
 
     def __init__(
-        self, journal: Journal, owner: str, now: Callable[[], float], *, rival_seconds: float = 30.0
+        self,
+        journal: Journal,
+        owner: str,
+        now: Callable[[], float],
+        *,
+        alive: Callable[[str], Awaitable[bool]] = _nobody,
+        rival_seconds: float = 8.0,
     ) -> None:
         self._journal = journal
         self._owner = owner
         self._now = now
+        self._alive = alive
         self._rival_seconds = rival_seconds
         self._hands: dict[str, _Hand] = {}
 
@@ -114,7 +127,7 @@ class Claims:
         entry = await self._journal.get(contact_id)
         while True:
             rival = entry.owner if entry is not None else None
-            if rival not in {None, self._owner} and await self._journal.alive(rival or ""):
+            if rival is not None and rival != self._owner and await self._alive(rival):
                 raise Transient(
                     "held_elsewhere",
                     f"contact {contact_id} is in the hand of {rival}",

@@ -223,3 +223,20 @@ class Handoff:
     generation: int
     participant: Participant
     connect_by: float
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a replica says of itself to the others on the same journal.
+
+    Attributes:
+        owner: the replica; a name new with every start.
+        count: goes up with every beat.
+        waiting: how many contacts wait there for the account's quota.
+        reserved: the part of the account's rate, 0 to 1, of which it uses no more.
+    """
+
+    owner: str
+    count: int
+    waiting: int
+    reserved: float

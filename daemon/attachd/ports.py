@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from attachd.lifecycle import Entry
-from attachd.model import AttachRequest, Delivery, Disposition, Handoff, Participant
+from attachd.model import AttachRequest, Beat, Delivery, Disposition, Handoff, Participant
 
 
 class Source(Protocol):
@@ -118,10 +118,25 @@ class Journal(Protocol):
         """
         ...
 
-    async def alive(self, owner: str) -> bool:
-        """Whether that owner, another process, may still be at work."""
+    async def purge(self, before: float) -> int:
+        """Forget entries last changed before that time; returns how many. None where the store does so itself."""
         ...
 
-    async def purge(self, before: float) -> int:
-        """Forget entries last changed before that time; returns how many."""
+    async def beat(self, beat: Beat) -> Sequence[Beat]:
+        """Make known that this replica lives, and read what every replica said last, this one included.
+
+        Written before it is read: of two that beat at once, one at least reads the other's. A beat that comes
+        late never replaces one with a higher count. A journal for one process knows of no other.
+
+        Raises:
+            Transient: the store does not answer; the beat may be known all the same.
+        """
+        ...
+
+    async def retire(self, beat: Beat) -> None:
+        """Forget a replica, unless it has beaten again since that beat.
+
+        Raises:
+            Transient: the store does not answer.
+        """
         ...

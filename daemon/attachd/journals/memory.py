@@ -1,9 +1,10 @@
 """The journal in memory: for tests, demos, and whoever accepts to forget at a restart."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from attachd.lifecycle import Entry
+from attachd.model import Beat
 
 
 class MemoryJournal:
@@ -28,13 +29,16 @@ class MemoryJournal:
             self._entries[entry.contact_id] = stored = entry
         return stored
 
-    async def alive(self, owner: str) -> bool:  # noqa: ARG002 - the port asks
-        """No other process can see this memory."""
-        return False
-
     async def purge(self, before: float) -> int:
         """See ``ports.Journal``."""
         old = [e.contact_id for e in self._entries.values() if e.changed_at < before]
         for contact_id in old:
             del self._entries[contact_id]
         return len(old)
+
+    async def beat(self, beat: Beat) -> Sequence[Beat]:
+        """See ``ports.Journal``. No other process can see this memory."""
+        return [beat]
+
+    async def retire(self, beat: Beat) -> None:
+        """See ``ports.Journal``. Nothing was kept."""

@@ -6,7 +6,7 @@ is open, hence any other owner found in it is a process that has died.
 """
 
 import sqlite3
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -17,6 +17,7 @@ from anyio.to_thread import run_sync
 
 from attachd.errors import Misconfigured, Transient
 from attachd.lifecycle import Entry, Stage
+from attachd.model import Beat
 
 T = TypeVar("T")
 
@@ -135,15 +136,18 @@ class SqliteJournal:
 
         return await self._run(write)
 
-    async def alive(self, owner: str) -> bool:  # noqa: ARG002 - the port asks
-        """The lock is ours, so no other owner is alive."""
-        return False
-
     async def purge(self, before: float) -> int:
         """See ``ports.Journal``."""
         return await self._run(
             lambda db: db.execute("DELETE FROM contacts WHERE changed_at < ?", (before,)).rowcount
         )
+
+    async def beat(self, beat: Beat) -> Sequence[Beat]:
+        """See ``ports.Journal``. The lock on the file is ours, so there is no other."""
+        return [beat]
+
+    async def retire(self, beat: Beat) -> None:
+        """See ``ports.Journal``. Nothing was kept."""
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         db = self._db
