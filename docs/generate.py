@@ -18,6 +18,7 @@ from attachd.model import Outcome
 TABLES: dict[str, type[BaseModel]] = {
     "[source]": settings.SqsSource,
     '[journal] type = "sqlite"': settings.SqliteJournal,
+    '[journal] type = "dynamodb"': settings.DynamoJournal,
     '[journal] type = "memory"': settings.MemoryJournal,
     "[quota]": settings.Quota,
     "[[bots]]": settings.Bot,

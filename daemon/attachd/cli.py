@@ -40,6 +40,8 @@ app = typer.Typer(
 ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="the configuration file")]
 DEFAULT_CONFIG: Final = Path("/etc/attachd/attachd.toml")
 app.command()(simulate)
+journal = typer.Typer(help="The journal's table.", no_args_is_help=True)
+app.add_typer(journal, name="journal")
 
 
 def main() -> None:
@@ -136,6 +138,14 @@ def _chosen(rules: Rules, event: ContactEvent) -> tuple[str | None, str | None, 
     except Permanent as error:
         return None, None, error.detail
     return choice.bot.name, choice.rule, f"rule {choice.rule!r} is the first that matches"
+
+
+@journal.command("create")
+def journal_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Make the journal's DynamoDB table, on-demand and with TTL, where it is missing. Safe to repeat."""
+    with _configuration_errors():
+        for sentence in anyio.run(wiring.create_journal, settings.load(config)):
+            typer.echo(sentence)
 
 
 @app.command()

@@ -33,6 +33,10 @@ class Metrics:
             "attachd_receive_errors", "Polls that failed", ["source", "reason"], registry=r
         )
         self.waiting = Gauge("attachd_waiting", "Contacts waiting for a token of the quota", registry=r)
+        self.replicas = Gauge("attachd_replicas", "Replicas that live, this one included", registry=r)
+        self.quota_share = Gauge(
+            "attachd_quota_share", "The part of the account's rate that is ours to use, 0 to 1", registry=r
+        )
         self.attach_tries = Counter(
             "attachd_attach_tries", "CreateParticipant calls by result", ["result"], registry=r
         )

@@ -46,7 +46,9 @@ def due(owner: str, beats: Sequence[Beat], seats: int) -> float:
             so many have a share at once, in turns, those first with whom contacts wait.
     """
     ring = sorted(beats, key=lambda beat: beat.owner)
-    turn = sum(beat.count for beat in ring) // (_TURN_BEATS * len(ring))  # a clock that all read alike, nearly
+    turn = sum(beat.count for beat in ring) // (
+        _TURN_BEATS * len(ring)
+    )  # a clock that all read alike, nearly
     first = turn * seats % len(ring)
     seated = sorted(ring[first:] + ring[:first], key=lambda beat: beat.waiting == 0)[:seats]
     mine = next((beat for beat in seated if beat.owner == owner), None)
@@ -172,7 +174,9 @@ class Replicas:
         """
         if owner not in self._known:
             await self._beat(unless_known=owner)
-            self._known.add(owner)  # or gone for good: an owner beats before it claims, and its name is never used again
+            self._known.add(
+                owner
+            )  # or gone for good: an owner beats before it claims, and its name is never used again
         return any(beat.owner == owner for beat in self._peers.living)
 
     async def _beat(self, *, unless_known: str | None = None) -> None:

@@ -20,6 +20,7 @@ from attachd import settings as s
 from attachd.claims import Claims
 from attachd.connect import clients
 from attachd.errors import Misconfigured
+from attachd.journals.dynamodb import DynamoJournal
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.metrics import Metrics
@@ -30,6 +31,7 @@ from attachd.pipeline import Pipeline
 from attachd.ports import Journal, Runtime, Source
 from attachd.progress import Progress
 from attachd.quota import Quota, Rate
+from attachd.replicas import Replicas
 from attachd.rules import Rule, Rules
 from attachd.runtimes.python import PythonRuntime, load
 from attachd.runtimes.webhook import WebhookRuntime
@@ -82,12 +84,29 @@ def _runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
             return PythonRuntime(load(table.callable), timeout_seconds=table.timeout)
 
 
-def _journal(table: s.Journal) -> Journal:
-    match table:
+def _journal(config: s.Settings, session: AioSession) -> Journal:
+    match config.journal:
         case s.MemoryJournal():
             return MemoryJournal()
-        case s.SqliteJournal():
+        case s.SqliteJournal() as table:
             return SqliteJournal(table.file())
+        case s.DynamoJournal() as table:
+            return DynamoJournal(
+                session, table.table, keep_seconds=config.service.keep, user_agent=USER_AGENT
+            )
+
+
+async def create_journal(config: s.Settings) -> list[str]:
+    """Make what the journal needs, where attachd may not make it by itself; what was done, a sentence each.
+
+    Raises:
+        Misconfigured: it cannot be made so.
+        Transient: it cannot be made now.
+    """
+    journal = _journal(config, _session(os.environ))
+    if isinstance(journal, DynamoJournal):
+        return await journal.create()
+    return [f"[journal] type {config.journal.type!r} needs nothing made"]
 
 
 def _source(table: s.SqsSource, session: AioSession, dice: random.Random) -> Source:
@@ -132,7 +151,7 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
     session = _session(os.environ)
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
-        journal = _journal(config.journal)
+        journal = _journal(config, session)
         await stack.enter_async_context(journal.open())
         runtimes: dict[str, Runtime] = {}
         for name, table in config.runtimes.items():
@@ -140,9 +159,19 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
             await stack.enter_async_context(runtime.open())
             runtimes[name] = runtime
         attacher = await stack.enter_async_context(clients(session, USER_AGENT))
-        claims = Claims(journal, owner=uuid.uuid4().hex, now=time.time)
         quota = Quota(Rate(config.quota.rate, config.quota.burst), spent_at=anyio.current_time())
         room = Room(quota, on_depth=metrics.waiting.set)
+        owner = uuid.uuid4().hex
+
+        def set_share(share: float, count: int) -> None:
+            metrics.replicas.set(count)
+            metrics.quota_share.set(share)
+
+        replicas = Replicas(
+            journal, owner, seats=config.quota.burst, waiting=lambda: len(room), on_share=set_share
+        )
+        await stack.enter_async_context(replicas.joined())
+        claims = Claims(journal, owner, now=time.time, alive=replicas.alive)
         pipeline = Pipeline(
             rules=rules(config),
             claims=claims,
@@ -158,6 +187,7 @@ async def assembled(config: s.Settings) -> AsyncIterator[App]:
             pipeline=pipeline,
             background={
                 "waiting room": room.run,
+                "replicas": replicas.run,
                 "journal": partial(claims.compact, config.service.keep),
             },
             metrics=metrics,

@@ -1,33 +1,75 @@
-"""What every journal keeps of its port's word, and what the SQLite file keeps besides."""
+"""What every journal keeps of its port's word, and what the SQLite file and the DynamoDB table keep besides."""
 
 import json
 import sqlite3
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import fields, replace
+from itertools import count
 from pathlib import Path
 from subprocess import PIPE
+from uuid import uuid4
 
 import anyio
 import pytest
+from aiobotocore.session import get_session
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+import embedded
+from attachd.demo import aws
 from attachd.errors import Misconfigured, Transient
+from attachd.journals.dynamodb import DynamoJournal
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.lifecycle import Entry, Stage
+from attachd.model import Beat
 from attachd.ports import Journal
 
 NOW = 1_800_000_000.0
+KEEP = 259_200.0
 
 
-@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.real_time)])
-async def journal(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Journal]:
-    made: Journal = MemoryJournal() if request.param == "memory" else SqliteJournal(tmp_path / "journal.db")
+SESSION = get_session()  # one, since it remembers the service models it has read
+ONE_PROCESS = ["memory", pytest.param("sqlite", marks=pytest.mark.real_time)]
+ALL = [*ONE_PROCESS, pytest.param("dynamodb", marks=pytest.mark.real_time)]
+Another = Callable[[], Awaitable[DynamoJournal]]
+
+
+@pytest.fixture(params=ALL)
+async def journal(request: pytest.FixtureRequest, tmp_path: Path, another: Another) -> AsyncIterator[Journal]:
+    made: Journal
+    match request.param:
+        case "memory":
+            made = MemoryJournal()
+        case "sqlite":
+            made = SqliteJournal(tmp_path / "journal.db")
+        case _:
+            made = await another()
     async with made.open():
         yield made
+
+
+@pytest.fixture(scope="module")
+def dynamodb() -> Iterator[str]:
+    with embedded.dynamodb() as url:
+        yield url
+
+
+@pytest.fixture
+def another(dynamodb: str, monkeypatch: pytest.MonkeyPatch) -> Another:
+    """Makes journals on one table, which the first of them makes."""
+    for name, value in (aws.credentials() | {"AWS_ENDPOINT_URL_DYNAMODB": dynamodb}).items():
+        monkeypatch.setenv(name, value)
+    table = f"attachd-{uuid4().hex}"
+
+    async def make() -> DynamoJournal:
+        made = DynamoJournal(SESSION, table, keep_seconds=KEEP, user_agent="attachd/test")
+        await made.create()
+        return made
+
+    return make
 
 
 def entry(version: int = 1, *, contact_id: str = "c-1", changed_at: float = NOW, owner: str = "us") -> Entry:
@@ -120,7 +162,8 @@ async def test_contacts_do_not_touch_each_other(journal: Journal) -> None:
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
-times = st.floats(min_value=0, max_value=1e12)
+times = st.floats(min_value=1, max_value=1e12)
+numbers = count()
 entries = st.builds(
     Entry,
     contact_id=texts,
@@ -140,7 +183,7 @@ entries = st.builds(
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(written=entries)
 async def test_every_field_comes_back_as_it_was_written(journal: Journal, written: Entry) -> None:
-    await journal.purge(float("inf"))
+    written = replace(written, contact_id=f"{written.contact_id}{next(numbers)}")
     assert await journal.put(written) == written
     read = await journal.get(written.contact_id)
     assert read == written
@@ -150,9 +193,10 @@ async def test_every_field_comes_back_as_it_was_written(journal: Journal, writte
     ]
 
 
-# ── purge and alive ────────────────────────────────────────────────────────────────────────────
+# ── purge ──────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.parametrize("journal", ONE_PROCESS, indirect=True)
 async def test_purging_forgets_what_changed_before_the_time_and_says_how_many(journal: Journal) -> None:
     for contact_id, changed_at in (("old", NOW - 9), ("older", NOW - 99), ("at", NOW), ("young", NOW + 9)):
         await journal.put(entry(contact_id=contact_id, changed_at=changed_at))
@@ -162,22 +206,107 @@ async def test_purging_forgets_what_changed_before_the_time_and_says_how_many(jo
     assert await journal.purge(NOW) == 0
 
 
+@pytest.mark.parametrize("journal", ONE_PROCESS, indirect=True)
 async def test_an_entry_counts_as_old_by_its_last_change_not_its_first(journal: Journal) -> None:
     await journal.put(entry(1, changed_at=NOW - 99))
     await journal.put(entry(2, changed_at=NOW))
     assert await journal.purge(NOW - 1) == 0
 
 
+@pytest.mark.parametrize("journal", ONE_PROCESS, indirect=True)
 async def test_a_forgotten_contact_may_be_written_anew(journal: Journal) -> None:
     await journal.put(entry(5))
     await journal.purge(NOW + 1)
     assert await journal.put(entry(1)) == entry(1)
 
 
-async def test_a_journal_of_one_process_knows_no_other_that_lives(journal: Journal) -> None:
-    await journal.put(entry(owner="an earlier start"))
-    assert await journal.alive("an earlier start") is False
-    assert await journal.alive("nobody") is False
+async def test_purging_never_forgets_what_is_young(journal: Journal) -> None:
+    await journal.put(entry())
+    await journal.purge(NOW)
+    assert await journal.get("c-1") == entry()
+
+
+# ── beats ──────────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_who_beats_reads_itself_and_who_has_retired_may_beat_again(journal: Journal) -> None:
+    for number in (1, 2, 5):
+        beat = Beat("us", number, waiting=3 * number, reserved=1 / 3)
+        assert await journal.beat(beat) == [beat]
+    await journal.retire(Beat("us", 5, 0, 0.0))
+    await journal.retire(Beat("us", 5, 0, 0.0))
+    assert await journal.beat(Beat("us", 6, 0, 1e-9)) == [Beat("us", 6, 0, 1e-9)]
+
+
+@pytest.mark.parametrize("journal", ONE_PROCESS, indirect=True)
+async def test_a_journal_for_one_process_knows_of_no_other(journal: Journal) -> None:
+    await journal.beat(Beat("an earlier start", 7, 0, 0.0))
+    assert await journal.beat(Beat("us", 1, 0, 0.0)) == [Beat("us", 1, 0, 0.0)]
+
+
+# ── the DynamoDB table ─────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.real_time
+async def test_two_processes_on_one_table_see_each_others_entries_and_beats(another: Another) -> None:
+    ours, theirs = await another(), await another()
+    async with ours.open(), theirs.open():
+        await ours.put(entry(owner="us"))
+        assert await theirs.put(entry(owner="them")) == entry(owner="us")
+        assert await ours.beat(Beat("us", 1, 2, 0.5)) == [Beat("us", 1, 2, 0.5)]
+        seen = await theirs.beat(Beat("them", 1, 0, 0.25))
+        assert sorted(beat.owner for beat in seen) == ["them", "us"]
+        await theirs.retire(Beat("us", 1, 2, 0.5))
+        assert await theirs.beat(Beat("them", 2, 0, 0.25)) == [Beat("them", 2, 0, 0.25)]
+
+
+@pytest.mark.real_time
+async def test_of_any_two_that_beat_at_once_one_at_least_reads_the_other(another: Another) -> None:
+    journal = await another()
+    read: dict[str, set[str]] = {}
+
+    async def beat(owner: str) -> None:
+        read[owner] = {beat.owner for beat in await journal.beat(Beat(owner, 1, 0, 0.0))}
+
+    async with journal.open(), anyio.create_task_group() as tasks:
+        for number in range(12):
+            tasks.start_soon(beat, f"owner-{number}")
+    assert len(read) == 12
+    assert all(one in read[other] or other in read[one] for one in read for other in read)
+
+
+@pytest.mark.real_time
+async def test_a_beat_that_comes_late_changes_nothing_and_a_retirement_that_does_neither(
+    another: Another,
+) -> None:
+    journal = await another()
+    async with journal.open():
+        await journal.beat(Beat("us", 5, 0, 0.5))
+        with pytest.raises(Transient, match="a later beat"):
+            await journal.beat(Beat("us", 4, 0, 1.0))
+        await journal.retire(Beat("us", 4, 0, 1.0))
+        assert Beat("us", 5, 0, 0.5) in await journal.beat(Beat("them", 1, 0, 0.0))
+
+
+@pytest.mark.real_time
+async def test_an_item_holds_the_entry_when_it_may_be_forgotten_and_nothing_else(another: Another) -> None:
+    journal = await another()
+    async with journal.open():
+        await journal.put(replace(entry(), rule="any chat"))
+        answer = await journal._entries.get_item(
+            TableName=journal._table, Key={"id": {"S": "contact#c-1"}}, ConsistentRead=True
+        )
+    assert answer["Item"] == {
+        "id": {"S": "contact#c-1"},
+        "contact_id": {"S": "c-1"},
+        "stage": {"S": "claimed"},
+        "version": {"N": "1"},
+        "changed_at": {"N": "1800000000.0"},
+        "owner": {"S": "us"},
+        "generation": {"N": "1"},
+        "rule": {"S": "any chat"},
+        "expires_at": {"N": str(int(NOW + KEEP))},
+    }
 
 
 # ── the SQLite file ────────────────────────────────────────────────────────────────────────────

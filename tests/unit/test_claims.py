@@ -48,7 +48,7 @@ class Journal(MemoryJournal):
             await self.after_put.pop(0)()
         return stored
 
-    async def alive(self, owner: str) -> bool:
+    async def lives(self, owner: str) -> bool:
         return owner in self.living
 
     async def purge(self, before: float) -> int:
@@ -67,7 +67,7 @@ def journal() -> Journal:
 
 
 def _claims(journal: Journal, owner: str = "us") -> Claims:
-    return Claims(journal, owner, _now, rival_seconds=30.0)
+    return Claims(journal, owner, _now, alive=journal.lives)
 
 
 # ── one hand at a time ─────────────────────────────────────────────────────────────────────────
@@ -169,7 +169,7 @@ async def test_a_contact_in_a_living_rivals_hand_is_left_to_it_for_a_while(journ
         with pytest.raises(Transient) as refusal:
             async with _claims(journal, "us").hold("c-1"):
                 raise AssertionError("two hands")
-        assert (refusal.value.reason, refusal.value.after) == ("held_elsewhere", 30.0)
+        assert (refusal.value.reason, refusal.value.after) == ("held_elsewhere", 8.0)
         assert journal.entry().owner == "them"
 
 

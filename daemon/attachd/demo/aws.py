@@ -32,6 +32,7 @@ class Aws:
         return credentials() | {
             "AWS_ENDPOINT_URL_SQS": self.url,
             "AWS_ENDPOINT_URL_EVENTBRIDGE": self.url,
+            "AWS_ENDPOINT_URL_DYNAMODB": self.url,
         }
 
 

@@ -4,6 +4,7 @@ from attachd.settings.loading import load
 from attachd.settings.tables import (
     Bot,
     Capabilities,
+    DynamoJournal,
     Health,
     Journal,
     Logging,
@@ -23,6 +24,7 @@ from attachd.settings.tables import (
 __all__ = [
     "Bot",
     "Capabilities",
+    "DynamoJournal",
     "Health",
     "Journal",
     "Logging",

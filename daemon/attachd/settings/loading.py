@@ -19,6 +19,7 @@ from attachd.errors import Misconfigured
 from attachd.settings.tables import (
     ENV_PREFIX,
     Bot,
+    DynamoJournal,
     Health,
     Logging,
     MemoryJournal,
@@ -34,7 +35,7 @@ from attachd.settings.tables import (
 
 _TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
     "source": (SqsSource,),
-    "journal": (MemoryJournal, SqliteJournal),
+    "journal": (MemoryJournal, SqliteJournal, DynamoJournal),
     "quota": (Quota,),
     "bots": (Bot,),
     "rules": (Rule,),

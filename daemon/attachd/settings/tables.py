@@ -173,6 +173,17 @@ class SqliteJournal(Table):
         return self.path or Path(environ.get("STATE_DIRECTORY", ".").split(":")[0]) / "journal.sqlite"
 
 
+class DynamoJournal(Table):
+    """One DynamoDB table, for several processes, which share the quota, too."""
+
+    type: Literal["dynamodb"]
+    table: str = Field(
+        "attachd",
+        pattern=r"^[A-Za-z0-9_.-]{3,255}$",
+        description="the table; made by `attachd journal create` alone",
+    )
+
+
 class Quota(Table):
     """What of the account's CreateParticipant quota attachd may use."""
 
@@ -258,7 +269,7 @@ class Logging(Table):
     format: Literal["json", "console"] = Field("json", description="for machines, or for a terminal")
 
 
-Journal = Annotated[MemoryJournal | SqliteJournal, Field(discriminator="type")]
+Journal = Annotated[MemoryJournal | SqliteJournal | DynamoJournal, Field(discriminator="type")]
 Runtime = Annotated[WebhookRuntime | PythonRuntime, Field(discriminator="type")]
 
 
