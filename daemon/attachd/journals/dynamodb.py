@@ -255,9 +255,12 @@ class DynamoJournal:
         """One call, with the table's name; whatever goes wrong comes out as trouble."""
         try:
             with anyio.fail_after(within):
-                return await call(TableName=self._table, **parameters)
+                answer = await call(TableName=self._table, **parameters)
+            if answer is not None:  # a waiter's
+                _ = answer["ResponseMetadata"]["RequestId"]  # botocore takes any 200 for an empty answer
         except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
             raise _trouble(error) from None
+        return answer
 
     @contextmanager
     def _told(self, final: Collection[str] = ()) -> Iterator[None]:
@@ -268,6 +271,9 @@ class DynamoJournal:
             if trouble.code in final:
                 raise Misconfigured([self._say(str(trouble))]) from None
             raise Transient("journal", self._say(str(trouble))) from None
+        except (KeyError, TypeError, ValueError):
+            hint = "what it holds is not attachd's, or a newer one's"
+            raise Transient("journal", self._say(hint)) from None
 
     def _say(self, what: str) -> str:
         return f"[journal] table {self._table!r}: {what}"
@@ -322,10 +328,7 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         "changed_at": float,
         "requested_at": float,
     }
-    try:
-        return Entry(**{name: casts.get(name, str)(value) for name, value in values.items()})
-    except (KeyError, TypeError, ValueError):
-        raise _TroubleError("", f"the item {item.get('id')} is not ours, or a newer attachd's") from None
+    return Entry(**{name: casts.get(name, str)(value) for name, value in values.items()})
 
 
 def _beat_value(beat: Beat) -> dict[str, Any]:
@@ -334,10 +337,7 @@ def _beat_value(beat: Beat) -> dict[str, Any]:
 
 def _beats(attributes: Mapping[str, Any]) -> list[Beat]:
     rows = {owner: value["M"] for owner, value in attributes.items() if "M" in value}
-    try:
-        return [
-            Beat(owner, int(row["count"]["N"]), int(row["waiting"]["N"]), float(row["reserved"]["N"]))
-            for owner, row in rows.items()
-        ]
-    except (KeyError, ValueError):
-        raise _TroubleError("", "what replicas say there is not ours, or a newer attachd's") from None
+    return [
+        Beat(owner, int(row["count"]["N"]), int(row["waiting"]["N"]), float(row["reserved"]["N"]))
+        for owner, row in rows.items()
+    ]
