@@ -236,3 +236,26 @@ def test_the_demo_ends_with_one_bot_for_every_chat(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     assert "with exactly one bot that spoke" in done.stdout
     assert "Hello, I am" in done.stdout
+
+
+# ── journal ────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("journal", "status", "says"),
+    [
+        ('type = "memory"', 0, "needs nothing made"),
+        ('type = "dynamodb"', 1, "check the network, the VPC endpoint, AWS_ENDPOINT_URL_DYNAMODB"),
+        ('type = "dynamodb"\ntable = "no"', 78, "[journal] table: "),
+    ],
+)
+def test_journal_create_says_what_it_did_or_why_not(
+    tmp_path: Path, journal: str, status: int, says: str
+) -> None:
+    config = tmp_path / "attachd.toml"
+    config.write_text(GOOD.replace('type = "memory"', journal))
+    env = {"AWS_ENDPOINT_URL_DYNAMODB": "http://127.0.0.1:9"}
+    done = attachd("journal", "create", "--config", str(config), env=env)
+    assert done.returncode == status
+    assert says in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr

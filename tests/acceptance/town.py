@@ -98,7 +98,8 @@ class Town:
     config: Path
 
     @asynccontextmanager
-    async def attachd(self) -> AsyncIterator[Running]:
+    async def attachd(self, name: str = "attachd", **overrides: str) -> AsyncIterator[Running]:
+        """Run it; ``overrides`` are environment variables."""
         environment = (
             aws.credentials()
             | self.embedded.environment
@@ -107,10 +108,11 @@ class Town:
                 "AWS_ENDPOINT_URL_CONNECTPARTICIPANT": self.simulator.url,
                 "BOT_KEY": SECRET,
             }
+            | overrides
         )
         command = processes.attachd("run", "--config", str(self.config))
         async with processes.running(
-            "attachd", command, environment, self.folder, says="attachd.starting"
+            name, command, environment, self.folder, says="attachd.starting"
         ) as daemon:
             yield daemon
 
@@ -157,9 +159,9 @@ class Town:
             while (await self.bots(contact_id))["spoke"] == 0:
                 await anyio.sleep(0.1)
 
-    def deliveries(self) -> list[dict[str, Any]]:
+    def deliveries(self, name: str = "attachd") -> list[dict[str, Any]]:
         """attachd's canonical lines so far."""
-        lines = (self.folder / "attachd.log").read_text().splitlines()
+        lines = (self.folder / f"{name}.log").read_text().splitlines()
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return [record for record in records if record.get("event") == "delivery"]
 

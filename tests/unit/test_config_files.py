@@ -11,10 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from attachd.journals import dynamodb
+
 ROOT = Path(__file__).parents[2]
 TEMPLATE = ROOT / "config" / "cloudformation.yaml"
 
-# Every AWS action attachd takes in its plainest form: SQS in, one quarantine queue, bots attached.
+# Every AWS action attachd takes: SQS in, one quarantine queue, bots attached, the journal in DynamoDB.
 ACTIONS = {
     "connect:CreateParticipant",
     "sqs:ReceiveMessage",
@@ -22,6 +24,11 @@ ACTIONS = {
     "sqs:ChangeMessageVisibility",
     "sqs:GetQueueAttributes",
     "sqs:SendMessage",
+    "dynamodb:GetItem",
+    "dynamodb:PutItem",
+    "dynamodb:UpdateItem",
+    "dynamodb:DescribeTable",
+    "dynamodb:DescribeTimeToLive",
 }
 
 
@@ -97,6 +104,7 @@ def test_the_policy_in_the_template_is_the_policy_in_its_file() -> None:
     arns = {
         "arn:aws:sqs:REGION:ACCOUNT_ID:CONTACT_EVENTS_QUEUE": {"Fn::GetAtt": "ContactEvents.Arn"},
         "arn:aws:sqs:REGION:ACCOUNT_ID:QUARANTINE_QUEUE": {"Fn::GetAtt": "Quarantine.Arn"},
+        "arn:aws:dynamodb:REGION:ACCOUNT_ID:table/JOURNAL_TABLE": {"Fn::GetAtt": "Journal.Arn"},
     }
     blanks = {
         "arn:aws:": "arn:${AWS::Partition}:",
@@ -124,6 +132,12 @@ def test_what_cannot_be_received_or_delivered_ends_in_the_dead_letter_queue() ->
     [target] = properties("ContactEventsRule")["Targets"]
     assert target["DeadLetterConfig"]["Arn"] == dead_letters
     assert target["Arn"] == {"Fn::GetAtt": "ContactEvents.Arn"}
+
+
+def test_the_table_in_the_template_is_the_one_that_attachd_makes() -> None:
+    table = properties("Journal")
+    assert table.pop("TimeToLiveSpecification") == {"AttributeName": dynamodb.TTL, "Enabled": True}
+    assert table == dynamodb.TABLE
 
 
 def test_nobody_but_our_rule_may_put_events_into_the_queues() -> None:

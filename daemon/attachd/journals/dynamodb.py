@@ -39,9 +39,13 @@ _CALL_SECONDS: Final = 5.0  # two tries, and the wait for a connection
 _BEAT_SECONDS: Final = 2.0  # one try: the next beat is the next try
 _CREATE_SECONDS: Final = 60
 _CONNECTIONS: Final = 50
-_TTL: Final = "expires_at"
-_KEY: Final = [{"AttributeName": "id", "KeyType": "HASH"}]
-_KEY_TYPE: Final = {"AttributeName": "id", "AttributeType": "S"}
+#: The table, as CreateTable takes it, and the attribute that its items expire by.
+TABLE: Final[Mapping[str, Any]] = {
+    "BillingMode": "PAY_PER_REQUEST",
+    "AttributeDefinitions": [{"AttributeName": "id", "AttributeType": "S"}],
+    "KeySchema": [{"AttributeName": "id", "KeyType": "HASH"}],
+}
+TTL: Final = "expires_at"
 _REPLICAS: Final = {"id": {"S": "replicas"}}
 _OPERATIONS: Final = {
     *("GetItem", "PutItem", "UpdateItem", "DescribeTable", "DescribeTimeToLive"),
@@ -110,7 +114,7 @@ class DynamoJournal:
         async with self._client(2) as self._entries, self._client(1) as self._beats:
             with self._told(final={_MISSING, _DENIED}):
                 self._judge((await self._ask(self._entries.describe_table))["Table"])
-            if await self._ttl(self._entries) != _TTL:
+            if await self._ttl(self._entries) != TTL:
                 log.warning("journal.no_ttl", table=self._table, next=_NO_TTL)
             yield
 
@@ -139,7 +143,8 @@ class DynamoJournal:
             raise Transient("journal", self._say("it is still being made"))
         if status not in {"ACTIVE", "UPDATING"}:
             raise Misconfigured([self._say(f"it is {status}")])
-        if table["KeySchema"] != _KEY or _KEY_TYPE not in table["AttributeDefinitions"]:
+        (key_type,) = TABLE["AttributeDefinitions"]
+        if table["KeySchema"] != TABLE["KeySchema"] or key_type not in table["AttributeDefinitions"]:
             hint = "its key is not the text `id` alone; give attachd a table of its own"
             raise Misconfigured([self._say(hint)])
 
@@ -167,22 +172,17 @@ class DynamoJournal:
                     WaiterConfig={"Delay": 1, "MaxAttempts": _CREATE_SECONDS},
                 )
                 self._judge((await self._ask(client.describe_table))["Table"])
-                if await self._ttl(client) == _TTL:
-                    done.append(f"TTL was on already, by {_TTL}")
+                if await self._ttl(client) == TTL:
+                    done.append(f"TTL was on already, by {TTL}")
                 else:
-                    ttl = {"Enabled": True, "AttributeName": _TTL}
+                    ttl = {"Enabled": True, "AttributeName": TTL}
                     await self._ask(client.update_time_to_live, TimeToLiveSpecification=ttl)
-                    done.append(f"TTL turned on, by {_TTL}")
+                    done.append(f"TTL turned on, by {TTL}")
             return [self._say(sentence) for sentence in done]
 
     async def _make(self, client: Any) -> str:
         try:
-            await self._ask(
-                client.create_table,
-                KeySchema=_KEY,
-                AttributeDefinitions=[_KEY_TYPE],
-                BillingMode="PAY_PER_REQUEST",
-            )
+            await self._ask(client.create_table, **TABLE)
         except _TroubleError as trouble:
             if trouble.code != "ResourceInUseException":
                 raise
@@ -201,7 +201,7 @@ class DynamoJournal:
             try:
                 await self._ask(
                     self._entries.put_item,
-                    Item=_item(entry) | {_TTL: {"N": str(ceil(entry.changed_at + self._keep_seconds))}},
+                    Item=_item(entry) | {TTL: {"N": str(ceil(entry.changed_at + self._keep_seconds))}},
                     ConditionExpression="attribute_not_exists(#id) OR #version = :before",
                     ExpressionAttributeNames={"#id": "id", "#version": "version"},
                     ExpressionAttributeValues={":before": _number(entry.version - 1)},
@@ -318,9 +318,7 @@ def _item(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
-    values = {
-        name: value.get("S", value.get("N")) for name, value in item.items() if name not in {"id", _TTL}
-    }
+    values = {name: value.get("S", value.get("N")) for name, value in item.items() if name not in {"id", TTL}}
     casts: dict[str, Callable[[str], Any]] = {
         "stage": Stage,
         "version": int,
