@@ -132,8 +132,8 @@ class Replicas:
         Raises:
             Transient: the journal does not answer.
         """
-        await self._beat()  # nothing is reserved before it is known who else is there
         await self._beat()
+        await self._beat()  # now it is known who else is there, and what is due
         try:
             yield
         finally:
@@ -174,9 +174,8 @@ class Replicas:
         """
         if owner not in self._known:
             await self._beat(unless_known=owner)
-            self._known.add(
-                owner
-            )  # or gone for good: an owner beats before it claims, and its name is never used again
+            # Known now, or gone for good: an owner beats before it claims, and its name is never used again.
+            self._known.add(owner)
         return any(beat.owner == owner for beat in self._peers.living)
 
     async def _beat(self, *, unless_known: str | None = None) -> None:
@@ -204,7 +203,7 @@ class Replicas:
         """What to say now; what was not heard is said again, since nothing better is known."""
         owner, count, waiting = self._said.owner, self._said.count + 1, self._waiting()
         mine = Beat(owner, count, waiting, self._said.reserved)
-        if self._unheard or self.count == 0:
+        if self._unheard:
             return mine
         beats = [mine, *(beat for beat in self._peers.living if beat.owner != owner)]
         return Beat(owner, count, waiting, reserved=due(owner, beats, self._seats))
