@@ -133,7 +133,6 @@ class Replicas:
             Transient: the journal does not answer.
         """
         await self._beat()
-        await self._beat()  # now it is known who else is there, and what is due
         try:
             yield
         finally:
