@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from threading import Lock
 from typing import Any
 
+import boto3
 from moto.server import ThreadedMotoServer
 
 
@@ -20,6 +21,9 @@ def dynamodb() -> Iterator[str]:
     if served is None:
         raise RuntimeError("moto did not start")
     served.app = _one_at_a_time(served.app)
+    # The first request loads the service, which takes longer than our clients wait.
+    session = boto3.Session("demo", "demo", region_name="eu-central-1")
+    session.client("dynamodb", endpoint_url=f"http://{host}:{port}").list_tables()
     try:
         yield f"http://{host}:{port}"
     finally:

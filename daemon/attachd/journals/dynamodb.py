@@ -119,12 +119,12 @@ class DynamoJournal:
             yield
 
     @asynccontextmanager
-    async def _client(self, attempts: int) -> AsyncIterator[Any]:
+    async def _client(self, attempts: int, read_seconds: float = 1.5) -> AsyncIterator[Any]:
         """Entries and beats have one each: who has much to write must not look dead for it."""
         config = AioConfig(
             user_agent=self._user_agent,
             connect_timeout=1,
-            read_timeout=1.5,
+            read_timeout=read_seconds,
             max_pool_connections=_CONNECTIONS,
             retries={"total_max_attempts": attempts, "mode": "standard"},
         )
@@ -163,7 +163,7 @@ class DynamoJournal:
             Misconfigured: there is another table of that name, or it may not be made.
             Transient: DynamoDB does not answer; do it again.
         """
-        async with self._client(2) as client:
+        async with self._client(3, read_seconds=10.0) as client:  # nobody waits in line for it
             with self._told(final={_DENIED}):
                 done = [await self._make(client)]
                 await self._ask(
@@ -176,13 +176,15 @@ class DynamoJournal:
                     done.append(f"TTL was on already, by {TTL}")
                 else:
                     ttl = {"Enabled": True, "AttributeName": TTL}
-                    await self._ask(client.update_time_to_live, TimeToLiveSpecification=ttl)
+                    await self._ask(
+                        client.update_time_to_live, within=_CREATE_SECONDS, TimeToLiveSpecification=ttl
+                    )
                     done.append(f"TTL turned on, by {TTL}")
             return [self._say(sentence) for sentence in done]
 
     async def _make(self, client: Any) -> str:
         try:
-            await self._ask(client.create_table, **TABLE)
+            await self._ask(client.create_table, within=_CREATE_SECONDS, **TABLE)
         except _TroubleError as trouble:
             if trouble.code != "ResourceInUseException":
                 raise
