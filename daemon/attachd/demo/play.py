@@ -15,15 +15,21 @@ from typing import Any, Final
 
 import aiohttp
 import anyio
-from aiobotocore.session import get_session
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from attachd.demo import aws, customers, processes, report
+from attachd.demo import aws, processes, report
 from attachd.demo.processes import Running
 
 _INSTANCE: Final = f"arn:aws:connect:{aws.REGION}:111122223333:instance/0b1c2d3e-0000-4000-8000-00000000d370"
-_FLOW: Final = "0b1c2d3e-0000-4000-8000-00000000f10e"
+_PATIENCE_SECONDS: Final = 45.0
+_LOOK_SECONDS: Final = 0.25
+_QUESTIONS: Final = (
+    "When are you open?",
+    "Where is my order 20391?",
+    "Can I bring my dog?",
+    "My order is late.",
+)
 
 _CONFIG: Final = """\
 # Written by `attachd demo`.
@@ -99,16 +105,17 @@ async def play(chats: int, seconds: float, folder: Path | None) -> bool:
         await stack.enter_async_context(_ended_by_sigterm())
         with console.status("starting AWS, Amazon Connect, two bots and attachd"):
             stage = await stack.enter_async_context(staged(folder))
-        visits = await _visited(console, stage, chats, seconds)
-        verdict = report.judge(await truth(stage.simulator.url), visits)
-        report.show(console, verdict, visits)
-        if not verdict.good:
+        told = await _visited(console, stage, chats, seconds)
+        happened = await truth(stage.simulator.url)
+        report.show(console, told, happened)
+        good = report.good(told, happened)
+        if not good:
             console.print(
                 "\n[red]not every chat got exactly one bot that spoke.[/] attachd's log ends with:\n"
             )
             console.print(processes.tail(stage.attachd.log, 30), markup=False, highlight=False)
         console.print("[dim]stopping[/]")
-        return verdict.good
+        return good
 
 
 @asynccontextmanager
@@ -169,41 +176,51 @@ async def staged(folder: Path, *, marker: str = "simulated") -> AsyncIterator[St
         yield Stage(connect, daemon, embedded, folder)
 
 
-async def _visited(console: Console, stage: Stage, chats: int, seconds: float) -> list[customers.Visit]:
-    visits = [
-        customers.Visit(
-            name=f"Customer {i + 1}",
-            language="de-DE" if i % 3 == 0 else "en-GB",
-            question=customers.QUESTIONS[i % len(customers.QUESTIONS)],
-        )
-        for i in range(chats)
-    ]
+async def _visited(console: Console, stage: Stage, chats: int, seconds: float) -> dict[str, Any]:
+    """Let the simulator's customers come and go; its report once they are gone."""
+    url = stage.simulator.url
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    os.environ.update(aws.credentials())
-    connect_client, participant_client = customers.clients(get_session(), stage.simulator.url)
-    async with connect_client as connect, participant_client as participants:
-        customer = customers.Customer(connect, participants, _INSTANCE.rpartition("/")[2], _FLOW)
-        with Progress(*columns, console=console) as progress:
-            started = progress.add_task("chats started ", total=chats)
-            answered = progress.add_task("chats answered", total=chats)
+    await _page(url, "traffic", _customers(chats, seconds))
+    with Progress(*columns, console=console) as progress:
+        started = progress.add_task("chats started ", total=chats)
+        answered = progress.add_task("chats answered", total=chats)
+        while True:
+            told = await _page(url, "report")
+            customers = told["customers"]
+            progress.update(started, completed=customers["arrived"])
+            progress.update(answered, completed=customers["finished"])
+            if customers["arrived"] == chats and not customers["present"]:
+                return told
+            await anyio.sleep(_LOOK_SECONDS)
 
-            async def one(visit: customers.Visit) -> None:
-                await customer.visit(visit)
-                progress.advance(answered, int(visit.answered))
 
-            async with anyio.create_task_group() as doors:
-                for visit in visits:
-                    doors.start_soon(one, visit)
-                    progress.advance(started)
-                    await anyio.sleep(seconds / chats)
-    return visits
+def _customers(chats: int, seconds: float) -> dict[str, Any]:
+    """Who comes: every third speaks German, and each asks one question (docs/simulator.md, "Traffic")."""
+    return {
+        "arrivals": {"kind": "constant", "per_second": chats / seconds},
+        "chats": chats,
+        "patience": _PATIENCE_SECONDS,
+        "connects_after": 0,
+        "thinks": 1,
+        "customers": [
+            {"weight": weight, "segment_attributes": {"language": language}, "says": [question]}
+            for language, weight in (("de-DE", 1), ("en-GB", 2))
+            for question in _QUESTIONS
+        ],
+    }
 
 
 async def truth(simulator_url: str) -> dict[str, Any]:
     """What really happened, as the simulator tells it."""
+    return await _page(simulator_url, "truth")
+
+
+async def _page(simulator_url: str, name: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+    """One of the simulator's own pages; with a body, posted to."""
+    method, url = "POST" if body else "GET", f"{simulator_url}/_simulator/{name}"
     async with (
-        aiohttp.ClientSession() as http,
-        http.get(f"{simulator_url}/_simulator/truth") as answer,
+        aiohttp.ClientSession(raise_for_status=True) as http,
+        http.request(method, url, json=body) as answer,
     ):
         told: dict[str, Any] = await answer.json()
         return told

@@ -1,100 +1,77 @@
-"""What the demo shows: a table of what really happened, by the simulator's truth, and one whole transcript."""
+"""What the demo shows: a table of what really happened, by the simulator's report and truth, and one whole transcript.
 
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+What attachd believes does not count here.
+"""
+
+from collections import Counter
+from datetime import UTC, datetime
+from operator import itemgetter
+from typing import Any, Final
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from attachd.demo.customers import Visit
+_ONE_THAT_SPOKE: Final = {"existed": 1, "connected": 1, "spoke": 1}
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The truth in numbers. Times are seconds from the start of a chat."""
-
-    chats: int
-    one_bot_that_spoke: int
-    two_bots: int
-    answered: int
-    per_bot: dict[str, int]
-    calls: int
-    throttled: int
-    to_attach: tuple[float, ...]
-    to_message: tuple[float, ...]
-
-    @property
-    def good(self) -> bool:
-        """Every chat got exactly one bot, and it spoke and answered."""
-        return (
-            self.chats == self.one_bot_that_spoke == self.answered and self.two_bots == 0 and self.chats > 0
-        )
+def good(report: dict[str, Any], truth: dict[str, Any]) -> bool:
+    """Whether every chat got exactly one bot, and it spoke and answered."""
+    started, finished = int(report["chats"]["started"]), int(report["customers"]["finished"])
+    return 0 < started == finished == _one_bot_that_spoke(truth)
 
 
-def judge(truth: dict[str, Any], visits: Sequence[Visit]) -> Verdict:
-    """Read the simulator's truth; what attachd believes does not count here."""
-    started = {contact["id"]: contact["started_at"] for contact in truth["contacts"]}
-    bots = [p for p in truth["participants"] if p["role"] == "CUSTOM_BOT"]
-    first_words: dict[str, float] = {}
-    for message in truth["messages"]:
-        if message["role"] == "CUSTOM_BOT":
-            first_words.setdefault(message["contact_id"], message["at"])
-    existed: dict[str, list[dict[str, Any]]] = defaultdict(list)
-    for bot in bots:
-        existed[bot["contact_id"]].append(bot)
-    calls = [call for call in truth["calls"] if call["operation"] == "CreateParticipant"]
-    attached = [bot for bot in bots if bot["connected_at"] is not None]
-    return Verdict(
-        chats=len(started),
-        one_bot_that_spoke=sum(len(b) == 1 and b[0]["messages_sent"] > 0 for b in existed.values()),
-        two_bots=sum(len(b) > 1 for b in existed.values()),
-        answered=sum(visit.answered for visit in visits),
-        per_bot=dict(Counter(bot["display_name"] for bot in attached)),
-        calls=len(calls),
-        throttled=sum(call["status"] == 429 for call in calls),  # noqa: PLR2004 - HTTP's own
-        to_attach=tuple(sorted(bot["connected_at"] - started[bot["contact_id"]] for bot in attached)),
-        to_message=tuple(sorted(at - started[contact] for contact, at in first_words.items())),
-    )
+def _one_bot_that_spoke(truth: dict[str, Any]) -> int:
+    return sum(contact["custom_bots"] == _ONE_THAT_SPOKE for contact in truth["contacts"])
 
 
-def show(console: Console, verdict: Verdict, visits: Sequence[Visit]) -> None:
+def show(console: Console, report: dict[str, Any], truth: dict[str, Any]) -> None:
     """The table, then one chat, word for word."""
+    calls = report["create_participant"]
+    bots = [each for each in truth["participants"] if each["role"] == "CUSTOM_BOT" and each["connected_at"]]
     table = Table(title="what really happened, by the simulator", title_justify="left", show_header=False)
     table.add_column(style="bold")
     table.add_column(justify="right")
-    table.add_row("chats", str(verdict.chats))
-    table.add_row("with exactly one bot that spoke", str(verdict.one_bot_that_spoke))
-    table.add_row("with two bots", str(verdict.two_bots))
-    table.add_row("customers answered", str(verdict.answered))
-    for name, count in sorted(verdict.per_bot.items()):
+    table.add_row("chats", str(report["chats"]["started"]))
+    table.add_row("with exactly one bot that spoke", str(_one_bot_that_spoke(truth)))
+    table.add_row("with two bots", str(sum(each["custom_bots"]["existed"] > 1 for each in truth["contacts"])))
+    table.add_row("customers answered", str(report["customers"]["finished"]))
+    for name, count in sorted(Counter(bot["display_name"] for bot in bots).items()):
         table.add_row(f"bot {name}", str(count))
-    table.add_row("CreateParticipant calls", str(verdict.calls))
-    table.add_row("throttled", str(verdict.throttled))
-    table.add_row("time to attach, p50 / p99", _spread(verdict.to_attach))
-    table.add_row("time to first bot message, p50 / p99", _spread(verdict.to_message))
+    table.add_row("CreateParticipant calls", str(calls["calls"]))
+    table.add_row("throttled", str(calls["throttled"]))
+    table.add_row("wait for a bot, p50 / p99", _spread(report["wait_for_bot"]))
+    table.add_row("wait for its first message, p50 / p99", _spread(report["wait_for_message"]))
     console.print(table)
-    told = next((visit for visit in visits if visit.answered), None)
-    if told is None:
+    asked = next((line["contact_id"] for line in truth["messages"] if line["role"] == "CUSTOMER"), None)
+    if asked is None:
         return
-    console.print(f"\n[bold]one chat, word for word[/]  [dim]{told.contact_id}[/]")
-    for item in told.transcript:
-        console.print(_line(item), highlight=False)
+    console.print(f"\n[bold]one chat, word for word[/]  [dim]{asked}[/]")
+    for line in _transcript(truth, asked):
+        console.print(line, highlight=False)
 
 
-def _line(item: dict[str, Any]) -> str:
-    at = item["AbsoluteTime"][11:19]
-    if item["Type"] == "MESSAGE":
-        colour = "cyan" if item["ParticipantRole"] == "CUSTOM_BOT" else "green"
-        return f"[dim]{at}[/] [{colour}]{escape(item['DisplayName'])}[/]: {escape(item['Content'])}"
-    event = item["ContentType"].rpartition("event.")[2].replace(".", " ")
-    return f"[dim]{at} {escape(item.get('DisplayName', ''))} — {event}[/]"
+def _transcript(truth: dict[str, Any], contact_id: str) -> list[str]:
+    """Who came, what they said, who left, in order."""
+    members = {each["id"]: each for each in truth["participants"] if each["contact_id"] == contact_id}
+    lines: list[tuple[float, str]] = []
+    for member in members.values():
+        for at, what in ((member["connected_at"], "joined"), (member["disconnected_at"], "left")):
+            if at is not None:
+                lines.append((at, f"[dim]{_clock(at)} {escape(member['display_name'])} — {what}[/]"))
+    for said in truth["messages"]:
+        if said["contact_id"] == contact_id:
+            colour = "cyan" if said["role"] == "CUSTOM_BOT" else "green"
+            name = escape(members[said["participant_id"]]["display_name"])
+            lines.append(
+                (said["at"], f"[dim]{_clock(said['at'])}[/] [{colour}]{name}[/]: {escape(said['content'])}")
+            )
+    return [line for _, line in sorted(lines, key=itemgetter(0))]
 
 
-def _spread(ordered: Sequence[float]) -> str:
-    if not ordered:
-        return "–"
-    p99 = ordered[min(len(ordered) - 1, round(0.99 * (len(ordered) - 1)))]
-    return f"{ordered[len(ordered) // 2]:.2f} s / {p99:.2f} s"
+def _clock(at: float) -> str:
+    return datetime.fromtimestamp(at, UTC).strftime("%H:%M:%S")
+
+
+def _spread(waits: dict[str, Any]) -> str:
+    return f"{waits['p50']:.2f} s / {waits['p99']:.2f} s" if waits["count"] else "–"

@@ -11,12 +11,15 @@ from typing import Any, TypeVar
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.front.control import control
+from attachd.simulator.front.rehearsal import rehearse
 from attachd.simulator.front.wire import Operation, Router, encode, error_answer
 from attachd.simulator.operations import connect, connections, participant
 from attachd.simulator.state.nouns import Call, Line, Participant
 from attachd.simulator.state.quotas import buckets
 from attachd.simulator.state.walk import advance
 from attachd.simulator.state.world import World
+from attachd.simulator.traffic.customers import Customers
+from attachd.simulator.traffic.plan import Traffic
 
 _OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
 
@@ -49,6 +52,8 @@ class Api:
         """Told what has been said and done in chats, after each call; they must not block either."""
         self._router = _router()
         world.quotas = buckets(frozenset(_OPERATIONS), world.dials)
+        self.customers = Customers(world, self._serve_customer, self._operate)
+        self.listeners.append(self.customers.hear)
         # Apart from the world's dice, so that a refused call does not change which token comes next.
         self._request_dice = random.Random(f"requests {world.dials.seed}")
 
@@ -87,12 +92,29 @@ class Api:
                 bucket.give_back()
             raise
 
+    def due_at(self) -> float | None:
+        """Return when something is next due, in a flow or to a customer who is played."""
+        deadlines, customers_at = self._world.deadlines, self.customers.due_at()
+        if customers_at is None:
+            return deadlines[0][0] if deadlines else None
+        return min(deadlines[0][0], customers_at) if deadlines else customers_at
+
     def advance(self, now: float) -> None:
-        """Let flows go on to where they must be by now, and announce what happened on the way."""
-        deadlines = self._world.deadlines
-        if deadlines and deadlines[0][0] <= now:
-            advance(self._world, now)
+        """Let flows and customers go on to where they must be by now, and announce what happened on the way."""
+        while (at := self.due_at()) is not None and at <= now:
+            advance(self._world, at)
             self.announce_happenings()
+            self.customers.advance(at)
+            self.announce_happenings()
+
+    def play(self, traffic: Traffic, now: float) -> None:
+        """Let customers come from now on; raises ValueError, before anybody comes, if one kind of them could not."""
+        rehearse(traffic, self._world.dials, self._router, now)
+        self.customers.play(traffic, now)
+
+    def _serve_customer(self, name: str, request: dict[str, Any], now: float) -> dict[str, Any]:
+        """Do what a customer's call would do; it is no client's: no quota, no fault and no record of it."""
+        return _OPERATIONS[name](self._world, request, now)
 
     def perform(self, act: Callable[[World, float], _T], now: float) -> _T:
         """Do what comes by another way than a call, and announce what comes of it; raises what `act` does."""

@@ -6,12 +6,13 @@ The chat's websocket is another path beside them (`sockets`).
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import anyio
+import msgspec
 from aiohttp import web
 
 from attachd.simulator.dials import Dials
@@ -24,8 +25,11 @@ from attachd.simulator.operations.connections import WEBSOCKET_PATH
 from attachd.simulator.operations.streaming import notifications
 from attachd.simulator.outlets.publish import Publisher, publishing
 from attachd.simulator.outlets.topics import publishing_to_topics
+from attachd.simulator.report import Ledger, Report
 from attachd.simulator.state.nouns import Line
 from attachd.simulator.state.world import World
+from attachd.simulator.traffic.customers import Customers
+from attachd.simulator.traffic.plan import Traffic, read_traffic
 
 _STOP_SECONDS = 1.0
 _TICK_SECONDS = 0.05
@@ -50,7 +54,14 @@ class Simulator:
     streamer: Publisher | None
     """What publishes the lines of streamed chats, with `Dials.publish_streams`."""
     advance: Callable[[], None]
-    """Let what is due by now happen; the port does so at every request, and every 50 ms while a flow waits."""
+    """Let what is due by now happen; the port does so at every request, and every 50 ms while anything is due."""
+    play: Callable[[Traffic], None]
+    """Let customers come from now on; raises ValueError if one kind of them could not."""
+    customers_gone: Callable[[], Awaitable[None]]
+    """Wait until none of those who were to come by themselves is still to come or still there."""
+    customers: Customers
+    ledger: Ledger
+    now: Callable[[], float]
 
     @property
     def environment(self) -> dict[str, str]:
@@ -64,6 +75,12 @@ class Simulator:
         outlets = {"publishing": self.publisher, "streaming": self.streamer}
         return told | {name: outlet.counts() for name, outlet in outlets.items() if outlet is not None}
 
+    def report(self) -> Report:
+        """Return what it has come to so far, as `GET /_simulator/report` answers it."""
+        self.advance()
+        publishing = self.publisher.counts() if self.publisher else None
+        return self.ledger.report(self.now(), asdict(self.customers.counts), publishing)
+
 
 @asynccontextmanager
 async def simulator(
@@ -72,10 +89,12 @@ async def simulator(
     now: Callable[[], float] = time.time,
     host: str = "127.0.0.1",
     port: int = 0,
+    traffic: Traffic | None = None,
 ) -> AsyncIterator[Simulator]:
     """Run a simulator for as long as the block lasts; port 0 takes a free one.
 
-    `now` returns seconds since the epoch. Raises OSError if the port is taken. With an events target or
+    `now` returns seconds since the epoch. With `traffic`, customers come by themselves from the first moment. Raises
+    OSError if the port is taken, ValueError for customers who could not come. With an events target or
     `publish_streams` the block holds a task group, so enter and leave it in the same task.
     """
     dials = dials or Dials()
@@ -96,7 +115,7 @@ async def simulator(
         if dials.publish_streams:
             streamer = await stack.enter_async_context(publishing_to_topics(dials.region))
             api.listeners.append(_streaming(world, streamer))
-        clock = _Clock(api, sockets, world, now)
+        clock = _Clock(api, sockets, now)
         stack.callback(clock.stop)
         door = _Door(api, sockets, clock, now, dials.body_within_seconds)
         # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small.
@@ -108,8 +127,27 @@ async def simulator(
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0]
         url = f"http://{_in_url(bound[0])}:{bound[1]}"
-        running = Simulator(url, world, events, publisher, streamer, clock.advance)
+
+        def play(traffic: Traffic) -> None:
+            api.play(traffic, now())
+            clock.wind()
+
+        running = Simulator(
+            url=url,
+            world=world,
+            events=events,
+            publisher=publisher,
+            streamer=streamer,
+            advance=clock.advance,
+            play=play,
+            customers_gone=clock.customers_gone,
+            customers=api.customers,
+            ledger=Ledger(world),
+            now=now,
+        )
         door.running = running
+        if traffic is not None:
+            running.play(traffic)
         yield running
 
 
@@ -126,18 +164,18 @@ def _in_url(host: str) -> str:
 
 
 class _Clock:
-    """Looks at the time for the flows which wait; does not tick while none does.
+    """Looks at the time for the flows and customers who wait; does not tick while none does.
 
     A timer and no task, so that a simulator without an events target may be entered and left in different tasks.
     """
 
-    def __init__(self, api: Api, sockets: Sockets, world: World, now: Callable[[], float]) -> None:
+    def __init__(self, api: Api, sockets: Sockets, now: Callable[[], float]) -> None:
         self._api = api
         self._sockets = sockets
-        self._world = world
         self._now = now
         self._timer: asyncio.TimerHandle | None = None
         self._stopped = False
+        self._gone = anyio.Event()
 
     def advance(self) -> None:
         """Let what is due happen; once the port is closed nothing does any more, and the truth stands still."""
@@ -148,7 +186,7 @@ class _Clock:
 
     def wind(self) -> None:
         """See to it that the clock ticks, if there is anything to wait for."""
-        if self._world.deadlines and self._timer is None:
+        if self._timer is None and self._api.due_at() is not None:
             self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
 
     def stop(self) -> None:
@@ -160,6 +198,13 @@ class _Clock:
         self._timer = None
         self.advance()
         self.wind()
+        if self._api.customers.over:
+            self._gone.set()
+            self._gone = anyio.Event()  # for who comes next
+
+    async def customers_gone(self) -> None:
+        if not self._api.customers.over:
+            await self._gone.wait()
 
 
 class _Door:
@@ -204,11 +249,19 @@ class _Door:
     def _control(self, method: str, path: str, body: bytes) -> Answer:
         if method != "POST":
             return Answer(404, _JSON, b'{"message":"no such page"}')
+        if path == "/_simulator/traffic" and self.running is not None:
+            try:
+                self.running.play(read_traffic(msgspec.json.decode(body)))
+            except (ValueError, msgspec.DecodeError) as error:
+                return Answer(400, _JSON, encode({"message": str(error)}))
+            return Answer(200, _JSON, b"{}")
         return self._api.control(path, body, self._now())
 
     def _own_page(self, path: str) -> web.Response:
         if path == "/_simulator/truth" and self.running is not None:
             return web.Response(body=encode(self.running.truth()), headers=_JSON)
+        if path == "/_simulator/report" and self.running is not None:
+            return web.Response(body=encode(self.running.report()), headers=_JSON)
         if path == "/_simulator/health":
             return web.Response(body=b'{"status":"ok"}', headers=_JSON)
         return web.Response(status=404, body=b'{"message":"no such page"}', headers=_JSON)
