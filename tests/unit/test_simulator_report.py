@@ -4,11 +4,12 @@ from typing import Any
 
 import msgspec
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from attachd.simulator.flow import EnterQueue, Hold
-from attachd.simulator.report import Ledger, Report, report
+from attachd.simulator.ledger import Ledger, report
+from attachd.simulator.report import Report
 from attachd.simulator.state.nouns import Call
 from attachd.simulator.traffic.arrivals import Poisson
 from attachd.simulator.traffic.plan import Traffic, Uniform
@@ -137,10 +138,11 @@ def test_every_call_of_create_participant_has_its_outcome() -> None:
     aws.create(slow)  # lets its time pass
     aws.control(held, "agent")
     aws.stop(gone)
+    aws.now += 0.1
     for chat in (gone, held, "nobody's"):  # after the end, refused, refused
         with pytest.raises(Refused):
             aws.create(chat)
-    aws.now += 15.1
+    aws.now += 15
     assert counted(told(aws).create_participant)["never_connected"] == 1
     for _ in range(8):  # the first is refused for the bot that is there
         with pytest.raises(Refused):
@@ -184,6 +186,7 @@ HANDS = st.sampled_from(["bot", "bot", "bot", "say", "leave", "queue", "agent", 
 
 @settings(max_examples=60)
 @given(st.lists(st.tuples(HANDS, st.integers(0, 30), st.floats(0, 6), st.booleans()), max_size=80))
+@example([("agent", 0, 5.0, False), ("bot", 0, 0.0, True), ("transfer", 0, 0.0, False)])  # all in one instant
 def test_a_ledger_that_was_looked_at_on_the_way_says_what_a_fresh_one_says(
     script: list[tuple[str, int, float, bool]],
 ) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from attachd.simulator import view
 from attachd.simulator.front.server import Simulator
-from attachd.simulator.report import Ledger
+from attachd.simulator.ledger import Ledger
 from attachd.simulator.traffic.arrivals import Constant
 from attachd.simulator.traffic.plan import Traffic
 from unit.account import Account, Refused

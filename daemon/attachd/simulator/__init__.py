@@ -1,7 +1,7 @@
 """The simulator: a process on a port which an AWS SDK takes for Amazon Connect and its Participant Service.
 
 `state` is what exists and how it moves; `operations` the APIs' rules; `front` the door in, `outlets` the ways out; `traffic`
-the customers who come by themselves; `report` what a run came to, `view` how people see it; `dials` what may be turned, `flow`
+the customers who come by themselves; `report` what a run came to, `ledger` how that is worked out, `view` how people see it; `dials` what may be turned, `flow`
 what a contact flow is made of, `errors` what a rule raises, `instants` how times are written; `command` the command line.
 
 Nothing of attachd may enter, and nothing of attachd but its command line may import this: the simulator is the

@@ -21,11 +21,12 @@ from attachd.simulator.front.api import Answer, Api
 from attachd.simulator.front.sockets import Sockets
 from attachd.simulator.front.truth import truth
 from attachd.simulator.front.wire import encode
+from attachd.simulator.ledger import Ledger
 from attachd.simulator.operations.connections import WEBSOCKET_PATH
 from attachd.simulator.operations.streaming import notifications
 from attachd.simulator.outlets.publish import Publisher, publishing
 from attachd.simulator.outlets.topics import publishing_to_topics
-from attachd.simulator.report import Ledger, Report
+from attachd.simulator.report import Report
 from attachd.simulator.state.nouns import Line
 from attachd.simulator.state.world import World
 from attachd.simulator.traffic.customers import Customers

@@ -1,6 +1,6 @@
 """The customers: each starts a chat, waits for a bot, says their lines, and leaves, by the operations a chat widget calls.
 
-A customer costs one deadline at a time and listens to nothing: `hear` is told when something was said or happened in a
+A customer costs one deadline at a time and looks at nothing by itself: `hear` is told what was said and done in a
 chat. What was due happens at the moment it was due, however late somebody looks. No rule of Connect enters.
 """
 
@@ -63,6 +63,7 @@ class _Customer:
     bearer: str = field(default="", repr=False)
     timer: int = 0
     read: int = 0
+    """How much of the transcript was there when they last said something."""
     said: int = 0
     answered: bool = False
     waiting: bool = False
@@ -179,10 +180,8 @@ class Customers:
             self._go_on(customer, spoken_at)
 
     def _spoken_at(self, customer: _Customer, contact: Contact) -> float | None:
-        """Read on in the transcript; return when a bot or an agent last said something new."""
-        new = contact.transcript[customer.read :]
-        customer.read += len(new)
-        for item in reversed(new):
+        """Return when a bot or an agent last said something since the customer's own last line."""
+        for item in reversed(contact.transcript[customer.read :]):
             if item.content is not None and item.participant and item.participant.role in {CUSTOM_BOT, AGENT}:
                 return item.at
         return None
