@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -62,7 +63,7 @@ def fetch(url: str, body: Any = None) -> Any:
 
 
 class Attacher:
-    """Bots by boto3, at the customers' heels: one in four never connects, one is silent, two talk."""
+    """Bots by boto3: of four, one never connects, one is silent, two talk; chats without a talk are stopped."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -81,22 +82,28 @@ class Attacher:
             config=Config(retries=ONCE, signature_version=UNSIGNED),
         )
         self._seen: dict[str, int] = {}
+        self._called: Counter[str] = Counter()
         self._talking: dict[str, str] = {}
 
     def look(self) -> None:
         for contact in fetch(f"{self._url}/_simulator/truth")["contacts"]:
-            contact_id = contact["id"]
-            if contact_id not in self._seen:
-                self._seen[contact_id] = len(self._seen)
+            contact_id, kind = contact["id"], self._seen.setdefault(contact["id"], len(self._seen)) % 4
+            if contact_id not in self._called:
                 self.attach(contact_id)
-            elif contact["ended_at"] is not None and self._seen[contact_id] % 10 == 0:
-                self._seen[contact_id] = 1
+            elif (
+                contact["ended_at"] is None
+                and contact["connected_at"] is not None
+                and contact_id not in self._talking
+            ):
+                self._connect.stop_contact(InstanceId=Dials().instance_id, ContactId=contact_id)
+            elif contact["ended_at"] is not None and kind == 0 and self._called[contact_id] < 2:
                 self.attach(contact_id)  # too late, on purpose
         for contact_id, bearer in list(self._talking.items()):
             self.answer(contact_id, bearer)
 
     def attach(self, contact_id: str) -> None:
         kind = self._seen[contact_id] % 4
+        self._called[contact_id] += 1
         try:
             token = self.create(contact_id)
             if kind == 2:
@@ -164,17 +171,17 @@ def figures(truth: Any) -> dict[str, Any]:
 
 def test_the_report_of_forty_customers_says_what_the_truth_says(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    with simulating("--rate", "10", "--burst", "5", "--report", str(file)) as (process, url):
+    with simulating("--rate", "10", "--burst", "20", "--report", str(file)) as (process, url):
         traffic = {
             "arrivals": {"kind": "poisson", "per_second": 20},
             "chats": 40,
-            "patience": 2,
+            "patience": 60,
             "connects_after": {"kind": "uniform", "low": 0, "high": 0.3},
             "thinks": 0.2,
         }
         fetch(f"{url}/_simulator/traffic", traffic)
         attacher = Attacher(url)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 50  # before anybody's patience ends, however slow this machine is
         while (report := fetch(f"{url}/_simulator/report"))["customers"]["present"] or report["chats"][
             "started"
         ] < 40:
@@ -193,7 +200,7 @@ def test_the_report_of_forty_customers_says_what_the_truth_says(tmp_path: Path) 
     assert flat["replayed"] > 0
     assert report["chats"]["twice"] == report["chats"]["open"] == 0
     assert 0 < report["customers"]["finished"] <= report["chats"]["on_time"]
-    assert report["customers"]["gave_up"] == report["chats"]["late"] + report["chats"]["never"]
+    assert report["customers"]["cut_off"] == report["chats"]["late"] + report["chats"]["never"] > 0
     assert json.loads(file.read_text()) | {"seconds": 0} == report | {"seconds": 0}
     assert re.search(r"^  on time +" + str(flat["on_time"]) + r" ", printed, re.MULTILINE)
     assert "simulated-" not in printed + file.read_text()  # no token
