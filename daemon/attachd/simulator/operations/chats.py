@@ -46,7 +46,7 @@ def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dic
 def _contact(world: World, request: dict[str, Any], source: Contact | None, now: float) -> Contact:
     attributes = request.get("Attributes") or {}
     check_attributes(attributes)
-    contact_id = world.new_id()
+    contact_id = world.new_contact_id(request)
     contact = Contact(
         id=contact_id,
         initial_contact_id=contact_id,

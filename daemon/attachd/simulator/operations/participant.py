@@ -108,7 +108,7 @@ def send_event(world: World, request: dict[str, Any], now: float) -> dict[str, A
         event_id = world.note(contact, now, content_type=TYPING, participant=speaker).id
     elif kind in {DELIVERED, READ}:
         _receive(world, contact, speaker, request, now)
-        event_id = world.new_id()
+        event_id = world.new_id(contact, "receipt")
     else:
         raise ApiError("ValidationException", "ContentType is not supported")
     answer = {"Id": event_id, "AbsoluteTime": iso_milliseconds(now)}
@@ -121,7 +121,8 @@ def _acknowledge(world: World, request: dict[str, Any], now: float) -> dict[str,
     bearer = connections.require_alive(world, _holder(world, request, now), now)
     if bearer.connected_at is None:
         walk.connect(world, bearer, now)
-    return {"Id": world.new_id(), "AbsoluteTime": iso_milliseconds(now)}
+    contact = world.contacts[bearer.contact_id]
+    return {"Id": world.new_id(contact, "receipt"), "AbsoluteTime": iso_milliseconds(now)}
 
 
 def _receive(

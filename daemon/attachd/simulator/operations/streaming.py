@@ -45,7 +45,7 @@ def start_contact_streaming(world: World, request: dict[str, Any], now: float) -
 
 def begin(world: World, contact: Contact, topic: str, now: float) -> Stream:
     """Let a chat, given by its initial contact, be streamed to a topic."""
-    stream = Stream(world.new_id(), topic, now)
+    stream = Stream(world.new_id(contact, "stream"), topic, now)
     contact.streams[stream.id] = stream
     return stream
 

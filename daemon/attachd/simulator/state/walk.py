@@ -159,7 +159,7 @@ def _succeed(world: World, old: Contact, method: str, reason: str | None, now: f
     `chat.ended` makes amazon-connect-chatjs hang up.
     """
     following = Contact(
-        id=world.new_id(),
+        id=world.new_id(old, "contact"),
         started_at=now,
         expires_at=old.expires_at,
         attributes=old.attributes,

@@ -1,16 +1,15 @@
 """The state of one simulated instance, and the moves between its contacts' stages.
 
-Pure: time is an argument, ids and tokens come from a seeded generator, nothing is read or sent. Moves assume that
+Pure: time is an argument, ids and tokens come from seeded dice, nothing is read or sent. Moves assume that
 the operations have checked the rules; what happens to a contact is left in `happenings` for whoever announces it.
 """
 
-import random
-import uuid
 from collections import deque
 from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
 from attachd.simulator.dials import Dials
+from attachd.simulator.state.dice import Dice, likeness
 from attachd.simulator.state.events import contact_event
 from attachd.simulator.state.life import Stage, moved
 from attachd.simulator.state.nouns import (
@@ -51,15 +50,22 @@ class World:
         self.quotas: dict[str, Bucket] = {}  # by API; the front door fills it
         self.deadlines: list[tuple[float, int, str, str]] = []  # a heap; see `by`
         self._answers: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
-        self._dice = random.Random(dials.seed)
+        self._dice = Dice(dials.seed)
         self._deadlines_set = 0
 
-    def new_id(self) -> str:
-        """Return a random (version 4) UUID."""
-        return str(uuid.UUID(int=self._dice.getrandbits(128), version=4))
+    def new_contact_id(self, request: dict[str, Any]) -> str:
+        """Return the id of the contact which this request starts.
 
-    def _new_token(self, kind: str) -> str:
-        return f"{self.dials.token_marker}-{kind}-{self._dice.getrandbits(256):064x}"
+        Of requests which differ each gets the same id in whatever order they come; of requests alike, in their order.
+        """
+        return self._dice.new_id(likeness(request), "start")
+
+    def new_id(self, contact: Contact, kind: str) -> str:
+        """Return a version 4 UUID for something of this kind in the contact, or which follows from it."""
+        return self._dice.new_id(contact.id, kind)
+
+    def _new_token(self, contact_id: str, kind: str) -> str:
+        return f"{self.dials.token_marker}-{kind}-{self._dice.new_secret(contact_id, kind)}"
 
     def remembered(self, key: tuple[str, ...], now: float) -> dict[str, Any] | None:
         """Return the answer first given under this ClientToken key, while it is still remembered."""
@@ -83,7 +89,7 @@ class World:
     def happen(self, event_type: str, contact: Contact, at: float, updated: tuple[str, ...] = ()) -> None:
         """Leave word of what happened, written at once, since the contact will not stay as it is."""
         happening = Happening(event_type, contact, at, updated)
-        self.happenings.append(contact_event(happening, self.dials, self.new_id()))
+        self.happenings.append(contact_event(happening, self.dials, self.new_id(contact, "event")))
 
     def by(self, at: float, contact: Contact, what: str) -> None:
         """Have `what` happen to the contact at that time, unless that is put off, or dropped from its `due`."""
@@ -94,11 +100,11 @@ class World:
     def add(self, contact: Contact, role: str, display_name: str, now: float) -> Participant:
         """Create a participant who has not connected yet."""
         participant = Participant(
-            id=self.new_id(),
+            id=self.new_id(contact, "participant"),
             contact_id=contact.id,
             role=role,
             display_name=display_name,
-            token=self._new_token("participant"),
+            token=self._new_token(contact.id, "participant"),
             created_at=now,
             expires_at=contact.expires_at,
         )
@@ -108,7 +114,7 @@ class World:
 
     def renew_token(self, participant: Participant) -> None:
         """Give the participant another token; the former ones stay good."""
-        participant.token = self._new_token("participant")
+        participant.token = self._new_token(participant.contact_id, "participant")
         self.participants[participant.token] = participant
 
     def lapsed(self, participant: Participant, now: float) -> bool:
@@ -127,13 +133,13 @@ class World:
 
     def issue_connection(self, participant: Participant, expires_at: float) -> str:
         """Return a new connection token of the participant."""
-        token = self._new_token("connection")
+        token = self._new_token(participant.contact_id, "connection")
         self.connections[token] = Connection(participant, expires_at)
         return token
 
     def issue_ticket(self, participant: Participant, now: float) -> tuple[str, Ticket]:
         """Return the secret of a new websocket URL of the participant, and what it stands for."""
-        secret, dials = self._new_token("websocket"), self.dials
+        secret, dials = self._new_token(participant.contact_id, "websocket"), self.dials
         ticket = Ticket(
             participant, now + dials.websocket_opens_within_seconds, now + dials.websocket_seconds
         )
@@ -219,7 +225,7 @@ class World:
     ) -> Item:
         """Add a line to the transcript: a MESSAGE if it has content, else an EVENT."""
         kind = "EVENT" if content is None else "MESSAGE"
-        item = Item(self.new_id(), contact.id, now, kind, content_type, content, participant)
+        item = Item(self.new_id(contact, "item"), contact.id, now, kind, content_type, content, participant)
         contact.transcript.append(item)
         self.lines.append(Line(contact, item))
         if participant is not None and content is not None:
