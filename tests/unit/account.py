@@ -25,8 +25,8 @@ class Account:
         self.dials = Dials(**dials)
         self.world = World(self.dials)
         self.events: list[dict[str, Any]] = []
-        self.api = Api(self.world, self.events.append)
         self.now = 1_800_000_000.0
+        self.api = Api(self.world, self.events.append, self.now)
 
     def send(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         payload = msgspec.json.encode(body) if body is not None else b""
@@ -34,6 +34,8 @@ class Account:
 
     def ask(self, method: str, path: str, body: Any = None, bearer: str = "") -> Any:
         answer = self.send(method, path, body, **({"X-Amz-Bearer": bearer} if bearer else {}))
+        if answer.spoiled is not None:
+            raise Refused(f"no answer: {answer.spoiled.kind}")
         content = msgspec.json.decode(answer.body)
         if answer.status != 200:
             raise Refused(f"{answer.status} {answer.headers['x-amzn-ErrorType']} {content['Message']}")

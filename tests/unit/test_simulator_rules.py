@@ -453,6 +453,8 @@ def test_the_truth_remembers_refused_calls_with_their_code(aws: Account) -> None
         "status": 404,
         "code": "ResourceNotFoundException",
         "contact_id": "gone",
+        "fault": "",
+        "effect": False,
     }
 
 
@@ -467,5 +469,5 @@ def test_the_truth_remembers_refused_calls_with_their_code(aws: Account) -> None
     ],
 )
 def test_a_dial_that_makes_no_sense_is_refused(dials: dict[str, Any]) -> None:
-    with pytest.raises(ValueError, match=r"instance|token_marker|rate"):
+    with pytest.raises(ValueError, match=r"instance|token_marker|rate|burst"):
         Dials(**dials)

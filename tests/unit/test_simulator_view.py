@@ -10,6 +10,7 @@ import pytest
 from rich.console import Console
 
 from attachd.simulator import view
+from attachd.simulator.front.clock import Timekeeper
 from attachd.simulator.front.server import Simulator
 from attachd.simulator.ledger import Ledger
 from attachd.simulator.traffic.arrivals import Constant
@@ -35,12 +36,9 @@ def simulator(aws: Account, publisher: Any = None) -> Simulator:
         events=aws.events,
         publisher=publisher,
         streamer=None,
-        advance=lambda: aws.api.advance(aws.now),
-        play=lambda _: None,
-        customers_gone=anyio.lowlevel.checkpoint,
-        customers=aws.api.customers,
         ledger=Ledger(aws.world),
-        now=lambda: aws.now,
+        api=aws.api,
+        clock=Timekeeper(lambda: aws.now, aws.api.advance, aws.api.due_at),
     )
 
 

@@ -2,9 +2,12 @@
 
 import random
 import signal
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import anyio
 import msgspec
@@ -12,41 +15,64 @@ import typer
 from rich.console import Console
 
 from attachd.simulator import view
-from attachd.simulator.dials import Dials, parse_target
+from attachd.simulator.dials import Dials
+from attachd.simulator.front.api import router
+from attachd.simulator.front.clock import ManualClock
+from attachd.simulator.front.rehearsal import rehearse
 from attachd.simulator.front.server import Simulator, simulator
+from attachd.simulator.instants import from_iso
 from attachd.simulator.report import Report
+from attachd.simulator.scenario.reading import Scenario, Unreadable, read
 from attachd.simulator.traffic.arrivals import parse_arrivals
 from attachd.simulator.traffic.plan import Traffic
 
 _DEFAULT = Dials()
 _LAST_PORT = 65535
 _FAILURES = ("never", "twice", "two_at_once", "late", "gave_up")
+_BAD_CONFIGURATION = 78  # sysexits.h: EX_CONFIG
+_EPOCH = datetime(2026, 1, 1, tzinfo=UTC).timestamp()  # where a manual clock stands if nobody says
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """What the options ask for besides the dials."""
+    """What is asked for besides the dials."""
 
+    now: Callable[[], float]
     traffic: Traffic | None
     seconds: float | None
     quiet: bool
 
 
-def simulate(  # noqa: PLR0913 - one an option
+def simulate(  # noqa: PLR0913 - each is an option
     *,
     listen: Annotated[str, typer.Option(help="HOST:PORT; port 0 takes a free one.")] = "127.0.0.1:0",
+    scenario: Annotated[
+        Path | None, typer.Option(help="A TOML file; options given here win over it.", metavar="FILE")
+    ] = None,
     events: Annotated[
-        str, typer.Option(help="Publish contact events to eventbridge:NAME or sqs:URL.", metavar="TARGET")
-    ] = "",
-    rate: Annotated[float, typer.Option(help="CreateParticipant calls per second.")] = _DEFAULT.rate,
-    burst: Annotated[float, typer.Option(help="CreateParticipant calls at once.")] = _DEFAULT.burst,
+        str | None,
+        typer.Option(help="Publish contact events to eventbridge:NAME or sqs:URL.", metavar="TARGET"),
+    ] = None,
+    rate: Annotated[
+        float | None, typer.Option(help=f"CreateParticipant calls per second [default: {_DEFAULT.rate:g}].")
+    ] = None,
+    burst: Annotated[
+        float | None, typer.Option(help=f"CreateParticipant calls at once [default: {_DEFAULT.burst:g}].")
+    ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Same seed, same ids and tokens; left out, a new one.")
+        int | None, typer.Option(help="Same seed, same ids, tokens and faults; left out, a new one.")
     ] = None,
     token_marker: Annotated[
-        str, typer.Option(help="Stands in every token, to search for leaks.")
-    ] = _DEFAULT.token_marker,
-    instance_arn: Annotated[str, typer.Option(help="The Connect instance to be.")] = _DEFAULT.instance_arn,
+        str | None, typer.Option(help="Stands in every token, to search for leaks.")
+    ] = None,
+    instance_arn: Annotated[str | None, typer.Option(help="The Connect instance to be.")] = None,
+    clock: Annotated[
+        str,
+        typer.Option(
+            help="real; or manual, manual:INSTANT: time stands still until POST /_simulator/clock.",
+            metavar="CLOCK",
+        ),
+    ] = "real",
     traffic: Annotated[
         str, typer.Option(help="Customers who come by themselves: poisson:2/s, constant:30/min, burst:50 …")
     ] = "",
@@ -68,31 +94,47 @@ def simulate(  # noqa: PLR0913 - one an option
         bool, typer.Option("--all-quotas", help="Meter every API as AWS does, not CreateParticipant alone.")
     ] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No live view and no printed report.")] = False,
+    check: Annotated[
+        bool, typer.Option("--check", help="Only say whether the scenario is well-formed.")
+    ] = False,
 ) -> None:
     """Be Amazon Connect and its Participant Service, on a port of this machine."""
+    given = {
+        "events": events,
+        "rate": rate,
+        "burst": burst,
+        "seed": seed,
+        "token_marker": token_marker,
+        "instance_arn": instance_arn,
+    }
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if all_quotas:
+        said["metered"] = None
+    if streams:
+        said["publish_streams"] = True
     try:
         host, port = _host_and_port(listen)
-        dials = Dials(
-            instance_arn=instance_arn,
-            seed=random.getrandbits(32) if seed is None else seed,
-            token_marker=token_marker,
-            rate=rate,
-            burst=burst,
-            metered=None if all_quotas else _DEFAULT.metered,
-            publish_streams=streams,
-            events=parse_target(events) if events else None,
-        )
-        run = _Run(traffic=_traffic(traffic, chats, seconds, patience), seconds=seconds, quiet=quiet)
+        now = _clock(clock)
         failures = _failures(fail_on)
         if report is not None:
             report.open("ab").close()  # better said now than after the run
+        found = _read(scenario, said)
+        run = _Run(now, _traffic(found.traffic, traffic, chats, seconds, patience), seconds, quiet)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
+    if check:
+        typer.echo(f"{scenario or 'the command line'}: well-formed")
+        return
     ended: Report | None = None
     try:
-        ended = anyio.run(_serve, dials, host, port, run)
+        ended = anyio.run(_serve, found.dials, host, port, run)
     except* OSError as errors:  # bare, or wrapped by the publisher's task group
         typer.echo(f"cannot listen on {listen}: {_innermost(errors)}", err=True)
+    _conclude(ended, report, failures, quiet=quiet)
+
+
+def _conclude(ended: Report | None, report: Path | None, failures: list[str], *, quiet: bool) -> None:
+    """Tell what a run came to, and exit with 1 if it failed or never began."""
     if ended is None:
         raise typer.Exit(1)
     if report is not None:
@@ -101,6 +143,38 @@ def simulate(  # noqa: PLR0913 - one an option
         Console().print(view.table(ended))
     if any(getattr(ended.chats, name) for name in failures):
         raise typer.Exit(1)
+
+
+def _read(scenario: Path | None, said: dict[str, Any]) -> Scenario:
+    """Read the scenario, if there is one; say all that is wrong with it, and exit."""
+    fresh = {"seed": random.getrandbits(32)}
+    if scenario is None:
+        try:
+            return read("", given=said, otherwise=fresh)
+        except Unreadable as error:
+            raise typer.BadParameter(str(error)) from None
+    try:
+        found = read(scenario.read_text(encoding="utf-8"), given=said, otherwise=fresh, name=str(scenario))
+        if found.traffic is not None:
+            rehearse(found.traffic, found.dials, router(), 0.0)
+    except Unreadable as error:
+        problems = error.problems
+    except (OSError, ValueError) as error:  # UTF-8's errors are ValueErrors, and so are a rehearsal's
+        problems = (f"{scenario}: {error}",)
+    else:
+        return found
+    for problem in problems:
+        typer.echo(problem, err=True)
+    raise typer.Exit(_BAD_CONFIGURATION)
+
+
+def _clock(text: str) -> Callable[[], float]:
+    kind, _, instant = text.partition(":")
+    if text == "real":
+        return time.time
+    if kind != "manual":
+        raise ValueError(f"expected real, manual or manual:INSTANT, got {text!r}")
+    return ManualClock(from_iso(instant) if instant else _EPOCH)
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -116,16 +190,19 @@ def _host_and_port(listen: str) -> tuple[str, int]:
     return host.strip("[]") or "127.0.0.1", int(port)
 
 
-def _traffic(spec: str, chats: int | None, seconds: float | None, patience: float | None) -> Traffic | None:
-    """Make the traffic which the options describe."""
-    if not spec:
+def _traffic(
+    planned: Traffic | None, spec: str, chats: int | None, seconds: float | None, patience: float | None
+) -> Traffic | None:
+    """Return the traffic which the scenario plans, in what the options do not say."""
+    if planned is None and not spec:
         if chats is not None or patience is not None:
             raise ValueError("--chats and --patience are about customers who come: add --traffic")
         return None
-    arrivals = parse_arrivals(spec)
-    if patience is None:
-        return Traffic(arrivals, seconds=seconds, chats=chats)
-    return Traffic(arrivals, seconds=seconds, chats=chats, patience=patience)
+    given = {"chats": chats, "seconds": seconds, "patience": patience}
+    said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if spec:
+        said["arrivals"] = parse_arrivals(spec)
+    return Traffic(**said) if planned is None else msgspec.structs.replace(planned, **said)
 
 
 def _failures(text: str) -> list[str]:
@@ -140,7 +217,7 @@ async def _serve(dials: Dials, host: str, port: int, run: _Run) -> Report:
     """Simulate until told to end, or until the customers have gone; return what it came to."""
     watch = Console(stderr=True, quiet=run.quiet)
     with anyio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with simulator(dials, host=host, port=port, traffic=run.traffic) as running:
+        async with simulator(dials, now=run.now, host=host, port=port, traffic=run.traffic) as running:
             exports = " ".join(f"{name}={value}" for name, value in running.environment.items())
             typer.echo(
                 f"Amazon Connect is simulated at {running.url} (instance {dials.instance_arn}, seed {dials.seed}): export {exports}"

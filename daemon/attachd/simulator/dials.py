@@ -6,35 +6,40 @@ comment says which.
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from types import MappingProxyType
+from typing import Annotated, Any, Literal
 
-from attachd.simulator.flow import EnterQueue, Flow, Hold, check
+from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic.dataclasses import dataclass
+
+from attachd.simulator.faults import Faults
+from attachd.simulator.flow import STRICT, EnterQueue, Flow, Hold, Seconds
 
 _INSTANCE_ARN = re.compile(r"arn:(aws[\w-]*):connect:([a-z0-9-]+):(\d{12}):instance/([\w-]{1,100})")
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9_-]{1,200}")
-_REPLAYS = ("the same", "a new token", "an error")
 _NO_QUOTAS: Mapping[str, tuple[float, float]] = MappingProxyType({})
+
+Rate = Annotated[float, Field(ge=0)]
+Burst = Annotated[float, Field(ge=1)]
 # What CreateParticipant models, and StartContactStreaming
-_ERRORS = frozenset(
-    {
-        "ConflictException",
-        "InvalidRequestException",
-        "LimitExceededException",
-        "ResourceNotFoundException",
-        "ServiceQuotaExceededException",
-    }
-)
+ErrorCode = Literal[
+    "ConflictException",
+    "InvalidRequestException",
+    "LimitExceededException",
+    "ResourceNotFoundException",
+    "ServiceQuotaExceededException",
+]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class EventBus:
     """Publish contact events by PutEvents to the EventBridge bus of this name or ARN."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, config=STRICT)
 class Queue:
     """Publish contact events straight to this SQS queue, the whole envelope as body, as EventBridge would."""
 
@@ -51,28 +56,46 @@ def parse_target(text: str) -> EventBus | Queue:
     raise ValueError(f"expected eventbridge:NAME or sqs:URL, got {text!r}")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+def _target(value: Any) -> EventBus | Queue | None:
+    if value is None or isinstance(value, EventBus | Queue):
+        return value
+    return parse_target(value if isinstance(value, str) else "")
+
+
+def _instance(arn: str) -> str:
+    if _INSTANCE_ARN.fullmatch(arn) is None:
+        raise ValueError(f"not the ARN of an Amazon Connect instance: {arn!r}")
+    return arn
+
+
+def _marker(word: str) -> str:
+    if _HEADER_SAFE.fullmatch(word) is None:
+        raise ValueError("must be 1 to 200 of A-Z a-z 0-9 _ - since tokens travel in a header")
+    return word
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Dials:
     """How this simulated Connect behaves; raises ValueError if a value makes no sense."""
 
-    instance_arn: str = (
+    instance_arn: Annotated[str, AfterValidator(_instance)] = (
         "arn:aws:connect:eu-central-1:111122223333:instance/0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
     )
     """The one instance which exists. Partition, Region and account are read from it."""
 
     seed: int = 0
-    """Same seed and same calls, same ids and tokens."""
+    """Same seed and same calls, same ids, tokens and faults."""
 
-    token_marker: str = "simulated"  # noqa: S105 - a word to search for, no secret
+    token_marker: Annotated[str, AfterValidator(_marker)] = "simulated"  # noqa: S105 - a word to search for, no secret
     """Stands in every participant and connection token, so that a canary test can search for leaks."""
 
-    rate: float = 5.0
+    rate: Rate = 5.0
     """CreateParticipant calls refilled per second, per account and Region (AWS: service quotas)."""
 
-    burst: float = 8.0
+    burst: Burst = 8.0
     """CreateParticipant calls that may come at once (AWS: service quotas)."""
 
-    quotas: Mapping[str, tuple[float, float]] = field(default_factory=lambda: _NO_QUOTAS)
+    quotas: Mapping[str, tuple[Rate, Burst]] = field(default_factory=lambda: _NO_QUOTAS)
     """Another (rate, burst) for the APIs named, which are thereby metered; `quotas.DOCUMENTED` has AWS's."""
 
     metered: frozenset[str] | None = frozenset({"CreateParticipant"})
@@ -94,7 +117,7 @@ class Dials:
     bot_may_precede_the_customer: bool = True
     """Does CreateParticipant succeed before the customer has connected? AWS does not say."""
 
-    connect_within_seconds: float = 15.0
+    connect_within_seconds: Seconds = 15.0
     """How long a bot's participant token waits for its first connection (AWS: custom participants)."""
 
     websocket_works_for_a_custom_bot: bool = True
@@ -104,34 +127,34 @@ class Dials:
     """Does SendEvent still take `connection.acknowledged`, by which older clients connected? AWS: "no longer
     maintained" since the end of 2024; current ones subscribe to a websocket or pass ConnectParticipant."""
 
-    websocket_opens_within_seconds: float = 100.0
+    websocket_opens_within_seconds: Seconds = 100.0
     """How long a websocket's URL waits to be opened (AWS: CreateParticipantConnection)."""
 
-    websocket_seconds: float = 3600.0
+    websocket_seconds: Seconds = 3600.0
     """How long after its URL was issued a websocket is closed, told as ConnectionExpiry. AWS gives no figure;
     amazon-connect-chatjs asks for another URL after 59 minutes."""
 
-    customer_connects_within_seconds: float = 300.0
+    customer_connects_within_seconds: Seconds = 300.0
     """How long a chat waits for its customer to connect (AWS: StartChatContact)."""
 
-    client_token_remembered_seconds: float = 7 * 86400.0
+    client_token_remembered_seconds: Seconds = 7 * 86400.0
     """How long a ClientToken replays its answer. AWS says 7 days for voice, nothing for chat."""
 
-    replayed_client_token_answers: str = "the same"  # noqa: S105 - a word, no secret
+    replayed_client_token_answers: Literal["the same", "a new token", "an error"] = "the same"  # noqa: S105 - a word, no secret
     """What does CreateParticipant answer to a ClientToken it knows? `the same` answer, `a new token` of the same
     participant, or `an error` (409 ConflictException, IdempotencyException not being modelled there). AWS only says
     that the token "ensures idempotency"."""
 
-    error_beside_an_agent: str = "ConflictException"
+    error_beside_an_agent: ErrorCode = "ConflictException"
     """How is CreateParticipant refused while an agent is there? AWS says only that it is."""
 
-    error_of_a_second_bot: str = "ServiceQuotaExceededException"
+    error_of_a_second_bot: ErrorCode = "ServiceQuotaExceededException"
     """How is a second custom participant refused? AWS says only that there is one at most."""
 
-    error_of_an_ended_contact: str = "ResourceNotFoundException"
+    error_of_an_ended_contact: ErrorCode = "ResourceNotFoundException"
     """How is CreateParticipant refused once the contact has ended? AWS does not say."""
 
-    error_of_a_third_topic: str = "LimitExceededException"
+    error_of_a_third_topic: ErrorCode = "LimitExceededException"
     """How is a third StartContactStreaming refused? AWS says only that there are two at most."""
 
     sms_initiation_method: str = "API"
@@ -146,37 +169,21 @@ class Dials:
     disconnect_flow: Flow = ()
     """What follows once an agent has left; without steps nothing follows, and no DISCONNECT contact is made."""
 
-    after_contact_work_seconds: float | None = 0.0
+    after_contact_work_seconds: Seconds | None = 0.0
     """How long after an agent's contact is DISCONNECTED it is COMPLETED; None for never, which AWS says may happen
     to a chat whose agent goes offline."""
 
-    body_within_seconds: float = 10.0
+    body_within_seconds: Seconds = 10.0
     """How long a request's body may take to arrive before it is answered 408."""
 
     publish_streams: bool = False
     """Whether what is said in streamed chats is published to their SNS topics; without it they are only noted."""
 
-    events: EventBus | Queue | None = None
-    """Where contact events are published; None keeps them in the truth only."""
+    events: Annotated[EventBus | Queue | None, BeforeValidator(_target)] = None
+    """Where contact events are published, `eventbridge:NAME` or `sqs:URL` for short; None keeps them in the truth only."""
 
-    def __post_init__(self) -> None:
-        """Refuse what could not be simulated faithfully."""
-        if _INSTANCE_ARN.fullmatch(self.instance_arn) is None:
-            raise ValueError(f"not the ARN of an Amazon Connect instance: {self.instance_arn!r}")
-        if _HEADER_SAFE.fullmatch(self.token_marker) is None:
-            raise ValueError(
-                "token_marker must be 1 to 200 of A-Z a-z 0-9 _ - since tokens travel in a header"
-            )
-        for rate, burst in ((self.rate, self.burst), *self.quotas.values()):
-            if rate < 0 or burst < 1:
-                raise ValueError("rate must be at least 0 and burst at least 1")
-        for flow in (self.flow, self.transfer_flow, self.disconnect_flow):
-            check(flow)
-        if self.replayed_client_token_answers not in _REPLAYS:
-            raise ValueError(f"replayed_client_token_answers must be one of {', '.join(_REPLAYS)}")
-        for name in ("beside_an_agent", "of_a_second_bot", "of_an_ended_contact", "of_a_third_topic"):
-            if getattr(self, f"error_{name}") not in _ERRORS:
-                raise ValueError(f"error_{name} must be one of {', '.join(sorted(_ERRORS))}")
+    faults: Faults = ()
+    """What goes wrong from the start; of two that fit a call the first strikes, latencies add up."""
 
     @property
     def partition(self) -> str:

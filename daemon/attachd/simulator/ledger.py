@@ -165,7 +165,7 @@ class Ledger:
             self._answered[call.contact_id] += 1
         elif throttled:
             calls.throttled += 1
-        elif call.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        elif call.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not call.status:  # or no answer at all
             calls.failed += 1
         else:
             contact = self._world.contacts.get(call.contact_id)

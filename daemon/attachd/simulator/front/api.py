@@ -1,19 +1,26 @@
 """One call, from bytes to bytes: route, parse, operate, record, answer. No network, no clock: testable at once.
 
-Faults and latencies, when they come, will stand here, between the parsing and the operation.
+A fault that is done to a call stands between the parsing and the answer; what must be done to a connection, or takes
+time, is only said in the Answer.
 """
 
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, TypeVar
 
 from attachd.simulator.errors import ApiError
+from attachd.simulator.faults import AnyFault, Garbled, Reset, Silence
+from attachd.simulator.front import enact
 from attachd.simulator.front.control import control
 from attachd.simulator.front.rehearsal import rehearse
 from attachd.simulator.front.wire import Operation, Router, encode, error_answer
+from attachd.simulator.instants import http_date
 from attachd.simulator.operations import connect, connections, participant
+from attachd.simulator.scenario.reading import Unreadable, read_faults
+from attachd.simulator.state.dice import likeness
+from attachd.simulator.state.fates import SPARED, Fate, Fates, Occasion
 from attachd.simulator.state.nouns import Call, Line, Participant
 from attachd.simulator.state.quotas import buckets
 from attachd.simulator.state.walk import advance
@@ -21,6 +28,7 @@ from attachd.simulator.state.world import World
 from attachd.simulator.traffic.customers import Customers
 from attachd.simulator.traffic.plan import Traffic
 
+_JSON = {"Content-Type": "application/json"}
 _OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
 
 Announce = Callable[[dict[str, Any]], None]
@@ -28,7 +36,7 @@ _T = TypeVar("_T")
 
 
 @cache
-def _router() -> Router:
+def router() -> Router:
     """Compile the models once a process: the result never changes."""
     return Router({"connect": connect.OPERATIONS, "connectparticipant": participant.OPERATIONS})
 
@@ -40,22 +48,41 @@ class Answer:
     status: int
     headers: dict[str, str]
     body: bytes
+    delay_seconds: float = 0.0
+    spoiled: Silence | Reset | Garbled | None = None
+    """What happens to it on its way."""
 
 
 class Api:
     """Both services' front door over one world; contact events go to `announce`, which must not block."""
 
-    def __init__(self, world: World, announce: Announce) -> None:
+    def __init__(self, world: World, announce: Announce, since: float = 0.0) -> None:
+        """Begin at `since`, from which the faults' times count."""
         self._world = world
         self._announce = announce
         self.listeners: list[Callable[[Sequence[Line]], None]] = []
         """Told what has been said and done in chats, after each call; they must not block either."""
-        self._router = _router()
+        self._router = router()
         world.quotas = buckets(frozenset(_OPERATIONS), world.dials)
         self.customers = Customers(world, self._serve_customer, self._operate)
         self.listeners.append(self.customers.hear)
         # Apart from the world's dice, so that a refused call does not change which token comes next.
         self._request_dice = random.Random(f"requests {world.dials.seed}")
+        self._fates = Fates((), 0, 0.0)
+        self.set_faults(world.dials.faults, since)
+
+    @property
+    def faults(self) -> tuple[AnyFault, ...]:
+        """What goes wrong."""
+        return self._fates.faults
+
+    def set_faults(self, faults: Iterable[AnyFault], now: float) -> None:
+        """Have these go wrong from now on, and nothing else; raises ValueError for names that are none, or twice."""
+        fates = Fates(faults, self._world.dials.seed, now)
+        named = {name for fault in fates.faults for name in fault.operations}
+        if not named <= _OPERATIONS.keys():
+            raise ValueError(f"no operation to strike: {', '.join(sorted(named - _OPERATIONS.keys()))}")
+        self._fates = fates
 
     def call(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
         """Answer one request; header names must be found whatever their case. Never raises ApiError.
@@ -64,31 +91,74 @@ class Api:
         """
         self.advance(now)
         operation: Operation | None = None
-        request: dict[str, Any] = {}
         try:
             operation, labels = self._router.find(method, path)
             request = operation.parse(labels, headers, body)
-            response = self._operate(operation.name, request, now)
         except ApiError as error:
-            return self._refuse(operation, request, error, now)
-        contact_id = self._contact_id(request) or response.get("ContactId", "")
-        self._world.calls.append(Call(operation.name, now, 200, "", contact_id))
-        self.announce_happenings()
-        if "Websocket" in response:
-            response = connections.addressed(response, headers.get("Host", "127.0.0.1"))
-        return self._answer(200, {}, encode(response))
+            return self._refuse(operation, error, now)
+        fate = self._fate(operation.name, request, headers, now) if self._fates.faults else SPARED
+        return self._carry_out(operation, request, headers.get("Host", "127.0.0.1"), fate, now)
 
-    def _operate(self, name: str, request: dict[str, Any], now: float) -> dict[str, Any]:
-        """Meter a well-formed call, then let its operation judge it: a call for a chat that has gone spends too."""
+    def _fate(self, name: str, request: dict[str, Any], headers: Mapping[str, str], now: float) -> Fate:
+        access_key, signed_at = enact.signed(headers)
+        dials = self._world.dials
+        return self._fates.of(
+            Occasion(
+                operation=name,
+                about=self._contact_id(request) or likeness(request),
+                instance_id=dials.instance_id,
+                region=dials.region,
+                at=now,
+                access_key=access_key,
+                signed_at=signed_at,
+            )
+        )
+
+    def _carry_out(
+        self, operation: Operation, request: dict[str, Any], host: str, fate: Fate, now: float
+    ) -> Answer:
+        headers: dict[str, str] = {}
+        contact_id, code, effect = self._contact_id(request), "", False
+        spoiled = enact.spoiling(fate.deed)
+        struck = spoiled is not None
+        try:
+            enact.at_the_door(fate.deed, operation, now)
+            failure = enact.failure(fate.deed, operation, "before")
+            response = self._operate(operation.name, request, now, failure)
+            contact_id, effect = contact_id or response.get("ContactId", ""), True
+            if (failure := enact.failure(fate.deed, operation, "after")) is not None:
+                raise failure
+            if "Websocket" in response:
+                response = connections.addressed(response, host)
+            status, body = 200, encode(response)
+        except ApiError as error:
+            status, headers, body = error_answer(operation, error)
+            code, struck = error.code, struck or isinstance(error, enact.Struck)
+        if isinstance(spoiled, Silence | Reset):
+            status, code = 0, ""
+        fault = " + ".join((*fate.marks, fate.name) if struck else fate.marks)
+        self._world.calls.append(Call(operation.name, now, status, code, contact_id, fault, effect))
+        self.announce_happenings()
+        if fate.skew_seconds:
+            headers["Date"] = http_date(now + fate.skew_seconds)
+        return self._answer(status, headers, body, fate.delay_seconds, spoiled)
+
+    def _operate(
+        self, name: str, request: dict[str, Any], now: float, failure: ApiError | None = None
+    ) -> dict[str, Any]:
+        """Meter a well-formed call, then let its operation judge it: a call for a chat that has gone spends too.
+
+        `failure` is raised instead of operating.
+        """
         bucket = self._world.quotas.get(name)
-        if bucket is None:
-            return _OPERATIONS[name](self._world, request, now)
-        if not bucket.take(now):
+        if bucket is not None and not bucket.take(now):
             raise ApiError("ThrottlingException", "Rate exceeded")
         try:
+            if failure is not None:
+                raise failure
             return _OPERATIONS[name](self._world, request, now)
         except ApiError:
-            if not self._world.dials.refused_calls_spend_quota:
+            if bucket is not None and not self._world.dials.refused_calls_spend_quota:
                 bucket.give_back()
             raise
 
@@ -130,27 +200,40 @@ class Api:
     def control(self, path: str, body: bytes, now: float) -> Answer:
         """Do what no API does (see `control`), and announce what comes of it."""
         self.advance(now)
+        if path == "/_simulator/faults":
+            return self._replace_faults(body, now)
         status, told = control(self._world, path, body, now)
         self.announce_happenings()
-        return Answer(status, {"Content-Type": "application/json"}, encode(told))
+        return Answer(status, _JSON, encode(told))
+
+    def _replace_faults(self, body: bytes, now: float) -> Answer:
+        try:
+            self.set_faults(read_faults(body), now)
+        except Unreadable as error:
+            return Answer(400, _JSON, encode({"message": str(error), "problems": error.problems}))
+        return Answer(200, _JSON, encode({"faults": self._fates.names}))
 
     def refuse(self, error: ApiError, now: float) -> Answer:
         """Answer a request which could not even be read."""
-        return self._refuse(None, {}, error, now)
+        return self._refuse(None, error, now)
 
-    def _refuse(
-        self, operation: Operation | None, request: dict[str, Any], error: ApiError, now: float
-    ) -> Answer:
+    def _refuse(self, operation: Operation | None, error: ApiError, now: float) -> Answer:
         status, headers, body = error_answer(operation, error)
-        name = operation.name if operation else ""
-        self._world.calls.append(Call(name, now, status, error.code, self._contact_id(request)))
+        self._world.calls.append(Call(operation.name if operation else "", now, status, error.code, ""))
         return self._answer(status, headers, body)
 
-    def _answer(self, status: int, headers: dict[str, str], body: bytes) -> Answer:
+    def _answer(
+        self,
+        status: int,
+        headers: dict[str, str],
+        body: bytes,
+        delay_seconds: float = 0.0,
+        spoiled: Silence | Reset | Garbled | None = None,
+    ) -> Answer:
         bits = f"{self._request_dice.getrandbits(128):032x}"
         request_id = f"{bits[:8]}-{bits[8:12]}-{bits[12:16]}-{bits[16:20]}-{bits[20:]}"
         common = {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
-        return Answer(status, common | headers, body)
+        return Answer(status, common | headers, body, delay_seconds, spoiled)
 
     def _contact_id(self, request: dict[str, Any]) -> str:
         """Find which contact a request is about: it says so, or its bearer token does."""

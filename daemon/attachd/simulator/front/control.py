@@ -1,13 +1,16 @@
-"""What no API of Connect does but a test wants done: `POST /_simulator/contacts/{id}/queue|agent|transfer|end`.
+"""What no API of Connect does but a test wants done: to contacts, by people whom nobody simulates, and to the time.
 
-Agents and flows act here, in the name of people whom nobody simulates. No rule enters which `life` does not know.
+`POST /_simulator/contacts/{id}/queue|agent|transfer|end` and `POST /_simulator/clock`. Agents and flows act here. No rule enters which `life` does not know.
 """
 
 import re
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from attachd.simulator.front.clock import ManualClock
+from attachd.simulator.instants import from_iso
 from attachd.simulator.state import walk
 from attachd.simulator.state.life import IllegalMove, Stage
 from attachd.simulator.state.nouns import Contact
@@ -64,3 +67,31 @@ def _end(world: World, contact: Contact, by: str, now: float) -> Contact:
         raise msgspec.ValidationError("by must be agent, customer or flow")
     world.end(contact, _REASONS[by], now)
     return contact
+
+
+class _Move(msgspec.Struct, forbid_unknown_fields=True):
+    advance: float | None = None
+    set: str | float | None = None
+
+
+_read_move = msgspec.json.Decoder(_Move).decode
+
+
+def move(clock: Callable[[], float], body: bytes) -> tuple[int, dict[str, Any]]:
+    """Move a clock that stands still, `{"advance": seconds}` or `{"set": …}` to an instant (ISO 8601 or epoch seconds).
+
+    Answers 200 with the time, once all that was due has happened; 409 if the clock goes by itself.
+    """
+    if not isinstance(clock, ManualClock):
+        return 409, {"message": "the clock goes by itself; start with --clock manual"}
+    try:
+        asked = _read_move(body)
+        if (asked.advance is None) == (asked.set is None):
+            raise ValueError("say either advance or set")  # noqa: TRY301 - one sentence for all that is wrong
+        if asked.advance is not None:
+            clock.advance(asked.advance)
+        else:
+            clock.set(from_iso(asked.set) if isinstance(asked.set, str) else asked.set or 0.0)
+    except (ValueError, OverflowError) as error:  # msgspec's errors are ValueErrors
+        return 400, {"message": str(error)}
+    return 200, {"now": clock()}

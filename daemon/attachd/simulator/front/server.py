@@ -1,14 +1,13 @@
 """The port: aiohttp's plain server in front of `api`, as one async context manager.
 
-Only transport lives here: reading bodies within bounds, the simulator's own pages, a clock which ticks while a flow waits for it, starting and stopping.
-The chat's websocket is another path beside them (`sockets`).
+Only transport lives here: reading bodies within bounds, the simulator's own pages, starting and stopping.
+The chat's websocket is another path beside them.
 """
 
-import asyncio
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import anyio
@@ -17,7 +16,11 @@ from aiohttp import web
 
 from attachd.simulator.dials import Dials
 from attachd.simulator.errors import ApiError
+from attachd.simulator.faults import AnyFault
 from attachd.simulator.front.api import Answer, Api
+from attachd.simulator.front.clock import Timekeeper
+from attachd.simulator.front.control import move
+from attachd.simulator.front.delivery import deliver
 from attachd.simulator.front.sockets import Sockets
 from attachd.simulator.front.truth import truth
 from attachd.simulator.front.wire import encode
@@ -33,7 +36,6 @@ from attachd.simulator.traffic.customers import Customers
 from attachd.simulator.traffic.plan import Traffic, read_traffic
 
 _STOP_SECONDS = 1.0
-_TICK_SECONDS = 0.05
 _JSON = {"Content-Type": "application/json"}
 # A page elsewhere may hold the customer's side, as it may with AWS, where no cookie is trusted either.
 _ANY_ORIGIN = {
@@ -44,7 +46,7 @@ _ANY_ORIGIN = {
 }
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Simulator:
     """A running simulator: where it is, what exists in it, what it announced (whether published or not)."""
 
@@ -54,15 +56,40 @@ class Simulator:
     publisher: Publisher | None
     streamer: Publisher | None
     """What publishes the lines of streamed chats, with `Dials.publish_streams`."""
-    advance: Callable[[], None]
-    """Let what is due by now happen; the port does so at every request, and every 50 ms while anything is due."""
-    play: Callable[[Traffic], None]
-    """Let customers come from now on; raises ValueError if one kind of them could not."""
-    customers_gone: Callable[[], Awaitable[None]]
-    """Wait until none of those who were to come by themselves is still to come or still there."""
-    customers: Customers
     ledger: Ledger
-    now: Callable[[], float]
+    api: Api = field(repr=False)
+    clock: Timekeeper = field(repr=False)
+
+    def now(self) -> float:
+        """Return what time it is here, in seconds since the epoch."""
+        return self.clock.now()
+
+    def advance(self) -> None:
+        """Let what is due by now happen; the port does so at every request, and every 50 ms while anything is due."""
+        self.clock.catch_up()
+
+    @property
+    def customers(self) -> Customers:
+        """Those who come by themselves."""
+        return self.api.customers
+
+    def play(self, traffic: Traffic) -> None:
+        """Let customers come from now on; raises ValueError if one kind of them could not."""
+        self.api.play(traffic, self.clock.now())
+        self.clock.wind()
+
+    async def customers_gone(self) -> None:
+        """Wait until none of those who were to come by themselves is still to come or still there."""
+        await self.clock.until_so(lambda: self.api.customers.over)
+
+    @property
+    def faults(self) -> tuple[AnyFault, ...]:
+        """What goes wrong; set it to have something else go wrong, from now on."""
+        return self.api.faults
+
+    @faults.setter
+    def faults(self, faults: Iterable[AnyFault]) -> None:
+        self.api.set_faults(faults, self.clock.now())
 
     @property
     def environment(self) -> dict[str, str]:
@@ -94,9 +121,10 @@ async def simulator(
 ) -> AsyncIterator[Simulator]:
     """Run a simulator for as long as the block lasts; port 0 takes a free one.
 
-    `now` returns seconds since the epoch. With `traffic`, customers come by themselves from the first moment. Raises
-    OSError if the port is taken, ValueError for customers who could not come. With an events target or
-    `publish_streams` the block holds a task group, so enter and leave it in the same task.
+    `now` returns seconds since the epoch; with a ManualClock time stands still until that is moved. With `traffic`,
+    customers come by themselves from the first moment. Raises OSError if the port is taken, ValueError for customers
+    who could not come. With an events target or `publish_streams` the block holds a task group, so enter and leave it
+    in the same task.
     """
     dials = dials or Dials()
     world = World(dials)
@@ -111,41 +139,30 @@ async def simulator(
             if publisher is not None:
                 publisher.offer(event)
 
-        api = Api(world, announce)
+        api = Api(world, announce, now())
         sockets = Sockets(api, now)
         if dials.publish_streams:
             streamer = await stack.enter_async_context(publishing_to_topics(dials.region))
             api.listeners.append(_streaming(world, streamer))
-        clock = _Clock(api, sockets, now)
-        stack.callback(clock.stop)
-        door = _Door(api, sockets, clock, now, dials.body_within_seconds)
-        # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small.
-        server = web.Server(door.answer, access_log=None, auto_decompress=False)
+
+        def advance(at: float) -> None:
+            api.advance(at)
+            sockets.expire(at)
+
+        clock = Timekeeper(now, advance, api.due_at)
+        door = _Door(api, sockets, clock, dials.body_within_seconds)
+        # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small. A handler ends
+        # with its connection, so that an answer which never comes is not held for a client which has gone.
+        server = web.Server(door.answer, access_log=None, auto_decompress=False, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         stack.callback(sockets.close)
+        stack.callback(clock.stop)  # first of all, or answers still held would hold up the rest
         await web.TCPSite(runner, host, port).start()
         bound = runner.addresses[0]
         url = f"http://{_in_url(bound[0])}:{bound[1]}"
-
-        def play(traffic: Traffic) -> None:
-            api.play(traffic, now())
-            clock.wind()
-
-        running = Simulator(
-            url=url,
-            world=world,
-            events=events,
-            publisher=publisher,
-            streamer=streamer,
-            advance=clock.advance,
-            play=play,
-            customers_gone=clock.customers_gone,
-            customers=api.customers,
-            ledger=Ledger(world),
-            now=now,
-        )
+        running = Simulator(url, world, events, publisher, streamer, Ledger(world), api, clock)
         door.running = running
         if traffic is not None:
             running.play(traffic)
@@ -164,61 +181,14 @@ def _in_url(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-class _Clock:
-    """Looks at the time for the flows and customers who wait; does not tick while none does.
-
-    A timer and no task, so that a simulator without an events target may be entered and left in different tasks.
-    """
-
-    def __init__(self, api: Api, sockets: Sockets, now: Callable[[], float]) -> None:
-        self._api = api
-        self._sockets = sockets
-        self._now = now
-        self._timer: asyncio.TimerHandle | None = None
-        self._stopped = False
-        self._gone = anyio.Event()
-
-    def advance(self) -> None:
-        """Let what is due happen; once the port is closed nothing does any more, and the truth stands still."""
-        if not self._stopped:
-            now = self._now()
-            self._api.advance(now)
-            self._sockets.expire(now)
-
-    def wind(self) -> None:
-        """See to it that the clock ticks, if there is anything to wait for."""
-        if self._timer is None and self._api.due_at() is not None:
-            self._timer = asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
-
-    def stop(self) -> None:
-        self._stopped = True
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.advance()
-        self.wind()
-        if self._api.customers.over:
-            self._gone.set()
-            self._gone = anyio.Event()  # for who comes next
-
-    async def customers_gone(self) -> None:
-        if not self._api.customers.over:
-            await self._gone.wait()
-
-
 class _Door:
     """Turns aiohttp's requests into calls of the Api, and its answers into responses."""
 
-    def __init__(
-        self, api: Api, sockets: Sockets, clock: _Clock, now: Callable[[], float], body_seconds: float
-    ) -> None:
+    def __init__(self, api: Api, sockets: Sockets, clock: Timekeeper, body_seconds: float) -> None:
         self._api = api
         self._sockets = sockets
         self._clock = clock
         self._body_seconds = body_seconds
-        self._now = now
         self.running: Simulator | None = None
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
@@ -232,20 +202,20 @@ class _Door:
             response.headers.update(_ANY_ORIGIN)
         return response
 
-    async def _answer(self, request: web.BaseRequest, path: str, *, own: bool) -> web.Response:
+    async def _answer(self, request: web.BaseRequest, path: str, *, own: bool) -> web.StreamResponse:
         if request.method == "OPTIONS":  # what a browser asks first; no AWS API has the method
             return web.Response(status=204)
         try:
             body = await _read(request, self._body_seconds)
         except ApiError as error:
-            answer = self._api.refuse(error, self._now())
+            answer = self._api.refuse(error, self._clock.now())
         else:
             if own:
                 answer = self._control(request.method, path, body)
             else:
-                answer = self._api.call(request.method, path, request.headers, body, self._now())
+                answer = self._api.call(request.method, path, request.headers, body, self._clock.now())
             self._clock.wind()
-        return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
+        return await deliver(request, answer, self._clock)
 
     def _control(self, method: str, path: str, body: bytes) -> Answer:
         if method != "POST":
@@ -256,7 +226,10 @@ class _Door:
             except (ValueError, msgspec.DecodeError) as error:
                 return Answer(400, _JSON, encode({"message": str(error)}))
             return Answer(200, _JSON, b"{}")
-        return self._api.control(path, body, self._now())
+        if path == "/_simulator/clock":
+            status, told = move(self._clock.now, body)
+            return Answer(status, _JSON, encode(told))
+        return self._api.control(path, body, self._clock.now())
 
     def _own_page(self, path: str) -> web.Response:
         if path == "/_simulator/truth" and self.running is not None:

@@ -19,17 +19,21 @@ from attachd.simulator.front.shapes import compile_shape
 _GENERIC_STATUS = {
     "SerializationException": 400,
     "AccessDeniedException": 403,
+    "ExpiredTokenException": 403,
+    "InvalidSignatureException": 403,
     "ResourceNotFoundException": 404,
     "UnknownOperationException": 404,
     "RequestTimeoutException": 408,
     "RequestEntityTooLargeException": 413,
     "ThrottlingException": 429,
     "InternalServiceException": 500,
+    "ServiceUnavailableException": 503,
 }
 # The first of these which an operation models is what it answers to a broken constraint.
 _CONSTRAINT_CODES = ("ValidationException", "InvalidParameterException", "InvalidRequestException")
 
 _PROBLEMS_TOLD = 10
+_INTERNAL = 500
 
 _decode = msgspec.json.Decoder().decode
 encode = msgspec.json.Encoder().encode
@@ -55,6 +59,8 @@ class Operation:
             name: shape.metadata["error"]["httpStatusCode"] for name, shape in service_errors.items()
         }
         modelled = {shape.name for shape in model.error_shapes}
+        self.internal_error: str = next(name for name in modelled if self._statuses[name] == _INTERNAL)
+        """What the service calls its own failure."""
         self._constraint_code = next(code for code in _CONSTRAINT_CODES if code in modelled)
 
     def parse(self, labels: Mapping[str, Any], headers: Mapping[str, str], body: bytes) -> dict[str, Any]:

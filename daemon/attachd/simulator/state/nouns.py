@@ -168,10 +168,15 @@ class Happening:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One API call as it was answered; `code` is empty for a success, `operation` for an unknown one."""
+    """One API call as it was answered; `code` is empty for a success, `operation` for an unknown one.
+
+    `status` is 0 if no answer was sent; `fault` says what faults were done to it, `effect` whether it was carried out.
+    """
 
     operation: str
     at: float
     status: int
     code: str
     contact_id: str
+    fault: str = ""
+    effect: bool = False

@@ -1,0 +1,133 @@
+"""The simulator's time: whose clock it is, and who waits for it. Only here does anything wait.
+
+The time may be the machine's, a test's callable, or a `ManualClock`, which stands still until it is moved.
+"""
+
+import asyncio
+from collections.abc import Callable
+from heapq import heappop, heappush
+from math import inf
+
+import anyio
+
+_TICK_SECONDS = 0.05
+
+
+class ManualClock:
+    """Time that passes only when told to; call it to read it, in seconds since the epoch."""
+
+    def __init__(self, at: float) -> None:
+        self._at = at
+        self._listeners: list[Callable[[], None]] = []
+
+    def __call__(self) -> float:
+        """Return what time it is."""
+        return self._at
+
+    def advance(self, seconds: float) -> None:
+        """Let time pass, and all that is due in it happen; raises ValueError for less than none."""
+        self.set(self._at + seconds)
+
+    def set(self, at: float) -> None:
+        """Let time pass until `at`; raises ValueError if that has passed, or never comes."""
+        if not self._at <= at < inf:
+            raise ValueError("time does not go back")
+        self._at = at
+        for listener in self._listeners:
+            listener()
+
+    def tell(self, listener: Callable[[], None]) -> None:
+        """Call `listener` whenever time has passed."""
+        self._listeners.append(listener)
+
+
+class Timekeeper:
+    """Sees to it that what is due happens: in the world, and to the answers which come late.
+
+    A machine's or a test's clock is looked at when something is due and every 50 ms while anything is waited for,
+    since it may jump; a ManualClock tells. A timer and no task, so that a simulator without an events target may be
+    entered and left in different tasks.
+    """
+
+    def __init__(
+        self, now: Callable[[], float], advance: Callable[[float], None], due: Callable[[], float | None]
+    ) -> None:
+        """Call `advance` with the time as it passes; `due` tells when it is next wanted."""
+        self.now = now
+        self._advance = advance
+        self._due = due
+        self._waiting: list[tuple[float, int, anyio.Event]] = []
+        self._waited = 0
+        self._hoping: list[tuple[Callable[[], bool], anyio.Event]] = []
+        self._timer: asyncio.TimerHandle | None = None
+        self._stopped = anyio.Event()
+        if isinstance(now, ManualClock):
+            now.tell(self.catch_up)
+
+    def catch_up(self) -> None:
+        """Let what is due happen; once stopped nothing does any more, and the truth stands still."""
+        if self._stopped.is_set():
+            return
+        now = self.now()
+        self._advance(now)
+        while self._waiting and self._waiting[0][0] <= now:
+            heappop(self._waiting)[2].set()
+        self._look()
+
+    async def until(self, at: float) -> None:
+        """Wait until it is `at`, or the simulator stops; with infinity, only for that."""
+        if at == inf:
+            await self._stopped.wait()
+        if self._stopped.is_set() or at <= self.now():
+            return
+        reached = anyio.Event()
+        self._waited += 1
+        heappush(self._waiting, (at, self._waited, reached))
+        self.wind()
+        await reached.wait()
+
+    async def until_so(self, so: Callable[[], bool]) -> None:
+        """Wait until `so` holds, which is looked at when time has passed or something has happened; or for the end."""
+        if self._stopped.is_set() or so():
+            return
+        held = anyio.Event()
+        self._hoping.append((so, held))
+        await held.wait()
+
+    def wind(self) -> None:
+        """See to it that somebody looks at the time, if there is anything to wait for; something may have happened."""
+        self._look()
+        if isinstance(self.now, ManualClock) or self._stopped.is_set():
+            return
+        due = min(self._due() or inf, self._waiting[0][0] if self._waiting else inf)
+        if due == inf:
+            return
+        loop = asyncio.get_running_loop()
+        at = loop.time() + min(_TICK_SECONDS, max(0.0, due - self.now()))
+        if self._timer is not None:
+            if self._timer.when() <= at:
+                return
+            self._timer.cancel()
+        self._timer = loop.call_at(at, self._tick)
+
+    def stop(self) -> None:
+        """Stand still, and keep nobody waiting."""
+        self._stopped.set()
+        if self._timer is not None:
+            self._timer.cancel()
+        for _, _, reached in self._waiting:
+            reached.set()
+        for _, held in self._hoping:
+            held.set()
+        self._waiting.clear()
+        self._hoping.clear()
+
+    def _look(self) -> None:
+        for hope in [hope for hope in self._hoping if hope[0]()]:
+            self._hoping.remove(hope)
+            hope[1].set()
+
+    def _tick(self) -> None:
+        self._timer = None
+        self.catch_up()
+        self.wind()
