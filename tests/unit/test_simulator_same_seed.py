@@ -10,7 +10,7 @@ from typing import Any
 import anyio
 import looptime
 import msgspec
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attachd.simulator.dials import Dials
@@ -203,6 +203,10 @@ SCRIPTS = st.lists(
 )
 
 
+# A busy machine is no finding
+LAW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+
+
 class Caller:
     """One customer, her bot, and an agent's hand, with what they have been told so far."""
 
@@ -282,7 +286,7 @@ def by_contact(aws: Account) -> dict[str, bytes]:
     return {contact: msgspec.json.encode(own, order="deterministic") for contact, own in lists.items()}
 
 
-@settings(max_examples=200)
+@LAW
 @given(SCENARIOS, SCRIPTS)
 def test_any_scenario_and_any_script_have_one_truth(
     scenario: dict[str, Any], scripts: list[list[str]]
@@ -291,7 +295,7 @@ def test_any_scenario_and_any_script_have_one_truth(
     assert canonical(run(dials, scripts)) == canonical(run(dials, scripts))
 
 
-@settings(max_examples=200)
+@LAW
 @given(SCENARIOS, SCRIPTS, st.randoms(use_true_random=False))
 def test_what_happens_to_a_contact_does_not_hang_on_the_order_in_which_others_come(
     scenario: dict[str, Any], scripts: list[list[str]], order: random.Random

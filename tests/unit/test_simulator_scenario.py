@@ -6,7 +6,7 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from attachd.simulator.dials import Dials, Queue
@@ -198,6 +198,7 @@ SIMPLE = st.recursive(
 )
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])  # a busy machine is no finding
 @given(
     st.dictionaries(
         st.sampled_from(["flow", "faults", "metered", "quotas", "events", "seed", "rate", "token_marker"]),
