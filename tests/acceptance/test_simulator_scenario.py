@@ -151,6 +151,23 @@ def test_two_processes_with_one_seed_have_one_truth_byte_for_byte(tmp_path: Path
     assert played(8, scenario) != first
 
 
+def test_a_crowd_whose_clock_is_moved_by_hand_is_the_same_crowd_every_time(tmp_path: Path) -> None:
+    path = tmp_path / "crowd.toml"
+    path.write_text('[traffic]\nchats = 20\narrivals = { kind = "poisson", per_second = 2 }\npatience = 5\n')
+
+    def crowd(seed: int) -> bytes:
+        options = ("--scenario", str(path), "--seed", str(seed), "--clock", "manual", "--quiet")
+        with simulated(*options) as url:
+            for _ in range(5):
+                page(f"{url}/_simulator/clock", {"advance": 1.5})
+            return page(f"{url}/_simulator/truth")
+
+    first = crowd(7)
+    assert {contact["state"] for contact in json.loads(first)["contacts"]} > {"ENDED"}
+    assert crowd(7) == first
+    assert crowd(8) != first
+
+
 def test_no_fault_of_a_connection_makes_the_simulator_complain() -> None:
     kinds = [
         {"kind": "reset"},
@@ -202,7 +219,12 @@ def test_all_that_is_wrong_with_a_scenario_is_said_a_line_each(
     ]
 
 
-@pytest.mark.parametrize("content", [None, b"\xff", b"[traffic]"])
+UNTAGGED = (
+    b"[traffic]\narrivals = { kind = 'burst', chats = 1 }\n[[traffic.customers]]\ntags = { 'aws:x' = 'y' }\n"
+)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff", UNTAGGED])
 def test_a_scenario_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "storm.toml"
     if content is not None:

@@ -250,8 +250,15 @@ def test_the_scenarios_of_the_docs_and_examples_are_there_at_all() -> None:
     assert isinstance(read(EXAMPLES[2].read_text()).dials.faults[1], Error)
 
 
-def test_traffic_is_handed_on_as_it_stands() -> None:
-    assert read("[traffic]\nrate = 3").traffic == {"rate": 3}
+def test_traffic_is_read_and_judged_with_the_rest() -> None:
+    traffic = read('[traffic]\narrivals = { kind = "constant", per_second = 2 }\nchats = 3').traffic
+    assert traffic is not None
+    assert traffic.chats == 3
     assert problems("traffic = 3") == [
         "storm.toml:1: traffic: this is a table, [traffic], with keys of its own"
     ]
+    [seed, says] = problems(
+        "sede = 3\n[traffic]\narrivals = { kind = 'burst', chats = 1 }\n[[traffic.customers]]\nsays = 3"
+    )
+    assert seed.startswith("storm.toml:1: sede: ")
+    assert says.startswith("storm.toml:5: traffic.customers[0].says: expected ")
