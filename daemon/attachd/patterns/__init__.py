@@ -4,8 +4,8 @@ A pattern that works in an EventBridge rule works here, and decides alike; one t
 in its words. Pure: text and events in, decisions out. What may not enter: I/O, clocks, settings, anything of Connect's
 or of attachd's, anything outside the standard library.
 
-    text --document, expressions, parse--> branches --compile--> Pattern
-    event --event--> values by path --> Pattern, and arrays where the event has arrays of objects
+    text --document, expressions, parse--> branches --conditions--> Pattern (compile), PatternSet (index, lookups)
+    event --event--> values by path --> Pattern or PatternSet, and arrays where the event has arrays of objects
 
 The reference is event-ruler, the engine inside EventBridge (https://github.com/aws/event-ruler), and
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html. Where it differs on purpose:
@@ -21,5 +21,6 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-opera
 from attachd.patterns.compile import Mismatch, Pattern, compile_pattern
 from attachd.patterns.document import PatternError
 from attachd.patterns.event import EventError
+from attachd.patterns.index import PatternSet
 
-__all__ = ["EventError", "Mismatch", "Pattern", "PatternError", "compile_pattern"]
+__all__ = ["EventError", "Mismatch", "Pattern", "PatternError", "PatternSet", "compile_pattern"]

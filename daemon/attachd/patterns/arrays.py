@@ -51,6 +51,8 @@ def first_contradiction(needs: Sequence[Need], places: Sequence[Place]) -> int |
     Raises:
         EventError: more choices would have to be tried than an event of its size can ask for untangled.
     """
+    if _meet(needs):
+        return None
     steps = SPARE_STEPS + 4 * sum(len(need.accepted) for need in needs)
     choices: list[Choice] = [{}]
     later = _arrays_later(needs, places)
@@ -70,6 +72,13 @@ def first_contradiction(needs: Sequence[Need], places: Sequence[Place]) -> int |
             return index
         choices = list(kept.values())
     return None
+
+
+def _meet(needs: Sequence[Need]) -> bool:
+    """Tell whether one place serves all needs: what is so in most events that match, and soon seen."""
+    if not needs:
+        return True
+    return bool(frozenset.intersection(*(need.accepted for need in needs)))
 
 
 def _extensions(choice: Choice, accepted: _Knot, everything: _Knot | None) -> Iterator[Choice]:

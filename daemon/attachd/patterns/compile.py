@@ -1,7 +1,7 @@
-"""Patterns ready to match.
+"""A pattern ready to match.
 
-Here: branches into closures, and the two questions asked of them: does it match, and if not, why. Reading patterns and
-events is done elsewhere; many patterns against one event are an index's affair, which can be built from ``branches``.
+Here: the two questions asked of one pattern: does it match, and if not, why. Reading patterns and events is done
+elsewhere; many patterns against one event are ``index``' affair.
 """
 
 from __future__ import annotations
@@ -10,14 +10,13 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from attachd.patterns.arrays import Need, first_contradiction
-from attachd.patterns.event import NOWHERE, FlatEvent, flatten, wanted_prefixes
+from attachd.patterns.conditions import Condition, Conditions, compiled
+from attachd.patterns.event import FlatEvent, Wanted, flatten
 from attachd.patterns.numerals import Leaf, Numeral
-from attachd.patterns.operators import Absent, Exactly, LeafTest
-from attachd.patterns.parse import Branch, Field, parse
+from attachd.patterns.parse import Branch, parse
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
 _VALUES_SHOWN = 5
 _CHARACTERS_SHOWN = 80
@@ -49,71 +48,16 @@ class Mismatch:
 
 
 @dataclass(frozen=True, slots=True)
-class _Condition:
-    """A field as one closure over all its alternatives."""
-
-    path: str
-    accepts: Callable[[Leaf], bool]
-    may_be_absent: bool
-    source: str
-
-    def satisfied(self, event: FlatEvent) -> bool:
-        """Judge it alone, as if every array were free to choose from."""
-        values = event.values.get(self.path)
-        if values is None:
-            return self.may_be_absent
-        for value, _ in values:
-            if self.accepts(value):
-                return True
-        return self.may_be_absent and all(place != NOWHERE for _, place in values)
-
-    def mismatch(self, event: FlatEvent, reason: str = "") -> Mismatch:
-        values = event.values.get(self.path, [])
-        has = tuple(_shown(_spelled(value)) for value, _ in values[:_VALUES_SHOWN])
-        reason = reason or (("present" if self.may_be_absent else "different") if has else "missing")
-        return Mismatch(self.path, has, _shown(self.source), reason)
-
-
-@dataclass(frozen=True, slots=True)
-class _Conditions:
-    """A branch: its conditions as written, and in the order in which arrays are resolved."""
-
-    written: tuple[_Condition, ...]
-    ordered: tuple[_Condition, ...]
-
-    def match(self, event: FlatEvent) -> bool:
-        for condition in self.written:
-            if not condition.satisfied(event):
-                return False
-        return len(event.places) == 1 or self.contradiction(event) is None
-
-    def contradiction(self, event: FlatEvent) -> _Condition | None:
-        """Find the first condition that only another array element could satisfy."""
-        needs: list[Need] = []
-        involved: list[_Condition] = []
-        for condition in self.ordered:
-            values = event.values.get(condition.path, ())
-            if any(place != NOWHERE for _, place in values):
-                accepted = frozenset(place for value, place in values if condition.accepts(value))
-                everywhere = frozenset(place for _, place in values) if condition.may_be_absent else None
-                needs.append(Need(accepted, everywhere))
-                involved.append(condition)
-        index = first_contradiction(needs, event.places)
-        return None if index is None else involved[index]
-
-
-@dataclass(frozen=True, slots=True)
 class Pattern:
     """A compiled event pattern; make one with ``compile_pattern``.
 
     Attributes:
         branches: what was read, for indexes and linters.
-        wanted: the paths to visit in an event, as ``event.flatten`` takes them.
     """
 
     branches: tuple[Branch, ...]
-    wanted: Mapping[str, bool]
-    _compiled: tuple[_Conditions, ...]
+    _wanted: Wanted
+    _compiled: tuple[Conditions, ...]
 
     def matches(self, event: str | bytes | Mapping[str, Any]) -> bool:
         """Decide, as EventBridge would.
@@ -124,11 +68,8 @@ class Pattern:
         Raises:
             EventError: the event is not a JSON object, or larger than the bounds.
         """
-        return self.matches_flat(flatten(event, self.wanted))
-
-    def matches_flat(self, event: FlatEvent) -> bool:
-        """Decide on an event flattened before, for at least this pattern's paths."""
-        return any(conditions.match(event) for conditions in self._compiled)
+        flat = flatten(event, self._wanted)
+        return any(conditions.match(flat) for conditions in self._compiled)
 
     def explain(self, event: str | bytes | Mapping[str, Any]) -> Mismatch | None:
         """Say why the event does not match; None if it does.
@@ -136,8 +77,8 @@ class Pattern:
         Raises:
             EventError: as ``matches``.
         """
-        flat = flatten(event, self.wanted)
-        if self.matches_flat(flat):
+        flat = flatten(event, self._wanted)
+        if any(conditions.match(flat) for conditions in self._compiled):
             return None
         return _explained(max(self._compiled, key=lambda branch: _nearness(branch, flat)), flat)
 
@@ -152,50 +93,27 @@ def compile_pattern(text: str | bytes) -> Pattern:
         PatternError: it is not an event pattern; the message is event-ruler's, with path, line and column.
     """
     branches = parse(text)
-    fields = {
-        id(field): field for branch in branches for field in branch
-    }  # branches of $or share what is around them
-    conditions = {key: _condition(field) for key, field in fields.items()}
-    compiled: list[_Conditions] = []
-    for branch in branches:
-        written = tuple(conditions[id(field)] for field in branch)
-        compiled.append(_Conditions(written, tuple(sorted(written, key=_java_order))))
-    wanted = wanted_prefixes(dict.fromkeys(field.path for field in fields.values()))
-    return Pattern(branches, wanted, tuple(compiled))
+    wanted = Wanted.of({field.path for branch in branches for field in branch})
+    return Pattern(branches, wanted, compiled(branches, {}))
 
 
-def _condition(field: Field) -> _Condition:
-    may_be_absent = any(isinstance(test, Absent) for test in field.tests)
-    return _Condition(field.path, _acceptor(field.tests), may_be_absent, field.source)
+def _nearness(branch: Conditions, event: FlatEvent) -> float:
+    return sum(condition.holds(event) for condition in branch.written) / len(branch.written)
 
 
-def _acceptor(tests: tuple[LeafTest, ...]) -> Callable[[Leaf], bool]:
-    """Make one question of many; the plain values, however many, are one look-up."""
-    # With its type, since Python holds True and 1.0 for equal.
-    exact = frozenset((type(test.value), test.value) for test in tests if isinstance(test, Exactly))
-    others = tuple(test.accepts for test in tests if not isinstance(test, Exactly | Absent))
-    if not others:
-        return lambda value: (type(value), value) in exact
-    if not exact and len(others) == 1:
-        return others[0]
-    return lambda value: (type(value), value) in exact or any(accepts(value) for accepts in others)
-
-
-def _java_order(condition: _Condition) -> bytes:
-    """Sort paths as event-ruler's strings do, by UTF-16 unit."""
-    return condition.path.encode("utf-16-be", "surrogatepass")
-
-
-def _nearness(branch: _Conditions, event: FlatEvent) -> float:
-    return sum(condition.satisfied(event) for condition in branch.written) / len(branch.written)
-
-
-def _explained(branch: _Conditions, event: FlatEvent) -> Mismatch:
+def _explained(branch: Conditions, event: FlatEvent) -> Mismatch:
     for condition in branch.written:
-        if not condition.satisfied(event):
-            return condition.mismatch(event)
+        if not condition.holds(event):
+            return _mismatch(condition, event)
     contradiction = branch.contradiction(event) or branch.written[0]
-    return contradiction.mismatch(event, "other element")
+    return _mismatch(contradiction, event, "other element")
+
+
+def _mismatch(condition: Condition, event: FlatEvent, reason: str = "") -> Mismatch:
+    values = event.values.get(condition.path, [])
+    has = tuple(_shown(_spelled(value)) for value, _ in values[:_VALUES_SHOWN])
+    reason = reason or (("present" if condition.may_be_absent else "different") if has else "missing")
+    return Mismatch(condition.path, has, _shown(condition.source), reason)
 
 
 def _spelled(value: Leaf) -> str:

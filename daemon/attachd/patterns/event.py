@@ -14,12 +14,12 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from json import JSONDecodeError, JSONDecoder
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, NamedTuple, NoReturn
 
 from attachd.patterns.numerals import Leaf, Numeral, number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sized
+    from collections.abc import Iterable, Sequence
 
 MAX_EVENT_BYTES = 10 * 2**20
 """The largest record any source carries (Kinesis); bounds text before it is parsed."""
@@ -30,18 +30,24 @@ MAX_VALUES = 250_000
 MAX_NESTED_ARRAYS = 64
 """Arrays around one value."""
 
+MAX_TESTS = 2_000_000
+"""Questions put to the values of one event, over all patterns that look at it."""
+
 NOWHERE = 0
 """The place of a value that stands in no array element."""
 
+_WITH_PARTS = (dict, list, tuple, Mapping)  # in the order of what is likely
+_PLAIN = frozenset([str, bool, type(None)])  # leaves as they are
+_SCALARS = _PLAIN | {int, float, Numeral}
 _EXACT_DIGITS = 15  # every integer of so many digits is a double
+_EXACT = 10**_EXACT_DIGITS
 
 
 class EventError(ValueError):
     """The event is not JSON, not an object, or beyond the bounds; it neither matches nor fails to match."""
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
+class Place(NamedTuple):
     """An element of an array: which array, what place surrounds that array, and how many arrays in all."""
 
     array: int
@@ -49,101 +55,144 @@ class Place:
     depth: int
 
 
-@dataclass(frozen=True, slots=True)
+_OUTSIDE = Place(0, NOWHERE, 0)
+
+
+@dataclass(slots=True)
 class FlatEvent:
-    """Values by path, each with its place, in the event's order; ``places`` is indexed by place."""
+    """Values by path, each with its place, in the event's order; ``places`` is indexed by place.
+
+    Attributes:
+        held: what each condition asked of this event so far has found, so that none is asked twice.
+        accepted: where the values stand that a condition accepts; only if the event has places.
+        tests_left: how many more questions it answers.
+    """
 
     values: dict[str, list[tuple[Leaf, int]]]
     places: list[Place]
+    arrays: int = 0
+    held: dict[object, bool] = field(default_factory=dict)
+    accepted: dict[object, frozenset[int]] = field(default_factory=dict)
+    tests_left: int = MAX_TESTS
+
+    def spend(self, tests: int) -> None:
+        """Count questions before they are asked.
+
+        Raises:
+            EventError: there have been too many.
+        """
+        self.tests_left -= tests
+        if self.tests_left < 0:
+            raise EventError(f"The event and its patterns ask for more than {MAX_TESTS} tests")
 
 
-def wanted_prefixes(paths: Iterable[str]) -> dict[str, bool]:
-    """Name every path on the way to these, and whether it is one of them; what ``flatten`` may visit."""
-    wanted: dict[str, bool] = {}
-    for path in paths:
-        dot = path.find(".")
-        while dot >= 0:
-            wanted.setdefault(path[:dot], False)
-            dot = path.find(".", dot + 1)
-        wanted[path] = True
-    return wanted
+@dataclass(slots=True, eq=False)
+class Wanted:
+    """The steps of all paths asked for, as a tree: what ``flatten`` may visit."""
+
+    path: str = ""
+    is_leaf: bool = False
+    below: dict[str, Wanted] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, paths: Iterable[str]) -> Wanted:
+        """Ask for the values at these paths."""
+        root = cls()
+        for path in paths:
+            node, end = root, -1
+            while end < len(path):
+                start, end = end + 1, path.find(".", end + 1)
+                end = len(path) if end < 0 else end
+                node = node.below.setdefault(path[start:end], cls(path[:end]))
+            node.is_leaf = True
+        return root
+
+    def descend(self, key: object) -> Wanted | None:
+        """Follow a key that has dots; None if nothing there is asked for.
+
+        Raises:
+            EventError: it is no string.
+        """
+        if not isinstance(key, str):
+            raise EventError(f"The event has a key that is not a string: {key!r:.80}")
+        node = self
+        for step in key.split("."):
+            found = node.below.get(step)
+            if found is None:
+                return None
+            node = found
+        return node
 
 
-def flatten(event: str | bytes | Mapping[str, Any], wanted: Mapping[str, bool]) -> FlatEvent:
+_Queue = list[tuple[Wanted, Any, int]]
+"""What is still to be visited: the step reached, what stands there, and in which place."""
+
+
+def flatten(event: str | bytes | Mapping[str, Any], wanted: Wanted) -> FlatEvent:
     """Collect the values of an event at the paths wanted.
 
     Args:
         event: JSON text, or what parsing it gives: mappings, lists or tuples, strings, numbers, booleans and None.
-        wanted: what ``wanted_prefixes`` made; nothing else is looked at.
+        wanted: nothing else is looked at.
 
     Raises:
         EventError: see there.
     """
-    root = _parse(event) if isinstance(event, str | bytes) else event
-    if not isinstance(root, Mapping):
+    root = _parse(event) if isinstance(event, (str, bytes)) else event
+    if not isinstance(root, (dict, Mapping)):
         raise EventError("Event must be a JSON object")
-    walk = _Walk(wanted)
-    walk.members("", root, NOWHERE)
-    for (
-        name,
-        node,
-        place,
-    ) in walk.queue:  # grows as it goes; a queue, since recursion would have to stop somewhere
-        if isinstance(node, Mapping):
-            walk.members(f"{name}.", node, place)
-        else:
-            walk.items(name, node, place)
-    return FlatEvent(walk.values, walk.places)
-
-
-@dataclass(slots=True)
-class _Walk:
-    wanted: Mapping[str, bool]
-    values: dict[str, list[tuple[Leaf, int]]] = field(default_factory=dict)
-    places: list[Place] = field(default_factory=lambda: [Place(0, NOWHERE, 0)])
-    queue: list[tuple[str, Any, int]] = field(default_factory=list)
-    arrays: int = 0
-    visited: int = 0
-
-    def members(self, prefix: str, node: Mapping[str, Any], place: int) -> None:
-        self.visit(node)
-        for key, value in node.items():
-            if not isinstance(key, str):
-                raise EventError(f"The event has a key that is not a string: {key!r:.80}")
-            name = prefix + key
-            leaf = self.wanted.get(name)
-            if leaf is None:
-                continue
-            if isinstance(value, dict | list | tuple | Mapping):
-                self.queue.append((name, value, place))
-            elif leaf:
-                self.record(name, value, place)
-
-    def items(self, name: str, node: list[Any] | tuple[Any, ...], place: int) -> None:
-        self.visit(node)
-        self.arrays += 1
-        array, depth = self.arrays, self.places[place].depth + 1
-        if depth > MAX_NESTED_ARRAYS:
-            raise EventError(f"{name} lies in more than {MAX_NESTED_ARRAYS} arrays")
-        for value in node:
-            if isinstance(value, dict | list | tuple | Mapping):
-                self.queue.append((name, value, len(self.places)))
-                self.places.append(Place(array, place, depth))
-            elif self.wanted[name]:
-                self.record(name, value, place)
-
-    def visit(self, node: Sized) -> None:
-        self.visited += len(node)
-        if self.visited > MAX_VALUES:
+    flat = FlatEvent({}, [_OUTSIDE])
+    visited = 0
+    queue: _Queue = [(wanted, root, NOWHERE)]
+    for node, part, place in queue:  # grows as it goes; a queue, since recursion would have to stop somewhere
+        visited += len(part)
+        if visited > MAX_VALUES:
             raise EventError(f"The event has more than {MAX_VALUES} values, or contains itself")
+        if isinstance(part, (list, tuple)):
+            _elements(flat, node, part, place, queue)
+        else:
+            _members(flat, node, part, place, queue)
+    return flat
 
-    def record(self, name: str, value: Any, place: int) -> None:
-        leaf = value if value is None or type(value) in {str, bool} else _leaf(name, value)
-        self.values.setdefault(name, []).append((leaf, place))
+
+def _members(flat: FlatEvent, node: Wanted, part: Mapping[str, Any], place: int, queue: _Queue) -> None:
+    below, values = node.below, flat.values
+    for key, value in part.items():
+        child = below.get(key)
+        if child is None:
+            if type(key) is str and "." not in key:
+                continue
+            child = node.descend(key)
+            if child is None:
+                continue
+        kind = type(value)
+        if kind not in _SCALARS and isinstance(value, _WITH_PARTS):
+            queue.append((child, value, place))
+        elif child.is_leaf:
+            leaf = value if kind in _PLAIN else _leaf(child.path, value)
+            if child.path in values:
+                values[child.path].append((leaf, place))
+            else:
+                values[child.path] = [(leaf, place)]
+
+
+def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, queue: _Queue) -> None:
+    array = flat.arrays = flat.arrays + 1
+    depth = flat.places[place].depth + 1
+    if depth > MAX_NESTED_ARRAYS:
+        raise EventError(f"{node.path} lies in more than {MAX_NESTED_ARRAYS} arrays")
+    for value in part:
+        if type(value) not in _SCALARS and isinstance(value, _WITH_PARTS):
+            queue.append((node, value, len(flat.places)))
+            flat.places.append(Place(array, place, depth))
+        elif node.is_leaf:
+            flat.values.setdefault(node.path, []).append((_leaf(node.path, value), place))
 
 
 def _leaf(name: str, value: object) -> Leaf:
     match value:
+        case int() if type(value) is int and -_EXACT < value < _EXACT:
+            return float(value)
         case None | bool():
             return value
         case str():
@@ -159,7 +208,7 @@ def _leaf(name: str, value: object) -> Leaf:
 
 def _integer(name: str, value: int) -> Leaf:
     try:
-        return float(value) if abs(value) < 10**_EXACT_DIGITS else number(str(value))
+        return float(value) if abs(value) < _EXACT else number(str(value))
     except ValueError:  # Python spells no integer of more than some thousand digits
         raise EventError(f"{name} has too many digits") from None
 

@@ -25,6 +25,7 @@ from attachd.patterns.operators import (
     Present,
     SameAddress,
     Suffix,
+    Truth,
     Wildcard,
     Within,
 )
@@ -64,6 +65,8 @@ class Expressions:
             self._refuse(node, "Match value must be String, number, true, false, or null")
         if isinstance(node.value, Numeral):
             return Exactly(number(node.value.text))
+        if isinstance(node.value, bool):
+            return Truth(node.value)
         address = parse_address(node.value) if isinstance(node.value, str) else None
         return Exactly(node.value) if address is None else SameAddress(address)
 
@@ -111,7 +114,7 @@ class Expressions:
             self._refuse(node, _ONE_KEY)
         return Caseless.of(text, whole=False, backwards=name == "suffix")
 
-    def _wildcard(self, node: Node) -> Wildcard:
+    def _wildcard(self, node: Node) -> LeafTest:
         text = self._string(node, "wildcard match pattern must be a string")
         pieces = [""]
         at = 0
@@ -128,7 +131,9 @@ class Expressions:
             else:
                 pieces[-1] += text[at]
             at += 1
-        return Wildcard(tuple(pieces))
+        if len(pieces) == 1:
+            return Exactly(pieces[0])
+        return Wildcard(pieces[0], tuple(pieces[1:-1]), pieces[-1])
 
     def _exists(self, node: Node) -> LeafTest:
         if not (isinstance(node, Scalar) and isinstance(node.value, bool)):
@@ -217,10 +222,10 @@ class Expressions:
             if name
             else self._values(operand, excluded)
         )
-        if not tests:  # event-ruler takes {"prefix": []}, and then fails on the first event
-            self._refuse(operand, "Empty arrays are not allowed")
         if isinstance(node, Object) and len(node.members) > 1:
             self._refuse(node, _MANY_ELEMENTS)
+        if not tests:  # event-ruler takes {"prefix": []}, and then fails on the first event
+            self._refuse(operand, "Empty arrays are not allowed")
         return AnythingBut(tests)
 
     def _values(self, operand: Node, excluded: tuple[Node, ...]) -> tuple[LeafTest, ...]:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Protocol
 from attachd.patterns.addresses import Address, Network, parse_address
 
 if TYPE_CHECKING:
-    from attachd.patterns.numerals import Leaf
+    from attachd.patterns.numerals import Leaf, Numeral
 
 
 class LeafTest(Protocol):
@@ -28,13 +28,24 @@ class LeafTest(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Exactly:
-    """The same value and the same type: true is not 1, nor "true"."""
+    """The same value and the same type: "1" is not 1, nor is true."""
 
-    value: Leaf
+    value: str | float | Numeral | None
 
     def accepts(self, value: Leaf) -> bool:
         """Compare value and type."""
         return type(value) is type(self.value) and value == self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Truth:
+    """true or false itself. Apart from ``Exactly``, since Python holds True and 1.0 for equal."""
+
+    value: bool
+
+    def accepts(self, value: Leaf) -> bool:
+        """Compare identity."""
+        return value is self.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,25 +132,23 @@ class Caseless:
 
 @dataclass(frozen=True, slots=True)
 class Wildcard:
-    """Literal pieces with anything, even nothing, between each two.
+    """Literal pieces with anything, even nothing, between each two; at least two, a head and a tail.
 
-    The first and last piece are anchored; every other is taken at its first place, which never rules out a match.
+    Head and tail are anchored; every other is taken at its first place, which never rules out a match.
     """
 
-    pieces: tuple[str, ...]
+    head: str
+    middle: tuple[str, ...]
+    tail: str
 
     def accepts(self, value: Leaf) -> bool:
         """Find the pieces in order, each once."""
         if not isinstance(value, str):
             return False
-        first, *middle = self.pieces
-        if not middle:
-            return value == first
-        last = middle.pop()
-        position, end = len(first), len(value) - len(last)
-        if position > end or not (value.startswith(first) and value.endswith(last)):
+        position, end = len(self.head), len(value) - len(self.tail)
+        if position > end or not (value.startswith(self.head) and value.endswith(self.tail)):
             return False
-        for piece in middle:
+        for piece in self.middle:
             found = value.find(piece, position, end)
             if found < 0:
                 return False
