@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attachd.patterns.arrays import Need, first_contradiction
-from attachd.patterns.event import NOWHERE
-from attachd.patterns.operators import Absent, AnythingBut, Exactly
+from attachd.patterns.event import MAX_TESTS, NOWHERE, EventError
+from attachd.patterns.operators import Absent, AnythingBut, Exactly, Wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,7 +49,9 @@ class Condition:
         values = event.values.get(self.path)
         if values is None:
             return self.may_be_absent
-        event.spend(len(values) * len(self.tests))
+        event.tests_left -= len(values) * len(self.tests)
+        if event.tests_left < 0:
+            raise EventError(f"The event and its patterns ask for more than {MAX_TESTS} tests")
         if len(event.places) > 1:
             accepted = event.accepted[self] = frozenset(
                 [place for value, place in values if self.accepts(value)]
@@ -131,10 +133,15 @@ def _acceptor(tests: tuple[LeafTest, ...]) -> Callable[[Leaf], bool]:
 
 
 def _question(test: LeafTest) -> Callable[[Leaf], bool]:
-    if isinstance(test, AnythingBut):
-        excluded = _acceptor(test.tests)
-        return lambda value: not excluded(value)
-    return test.accepts
+    """Make a closure of a test: one call in place of several, for the commonest."""
+    match test:
+        case AnythingBut(tests=tests):
+            excluded = _acceptor(tests)
+            return lambda value: not excluded(value)
+        case Wildcard(head="", middle=(piece,), tail=""):
+            return lambda value: type(value) is str and piece in value
+        case _:
+            return test.accepts
 
 
 def _java_order(condition: Condition) -> bytes:

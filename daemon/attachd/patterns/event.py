@@ -75,16 +75,6 @@ class FlatEvent:
     accepted: dict[object, frozenset[int]] = field(default_factory=dict)
     tests_left: int = MAX_TESTS
 
-    def spend(self, tests: int) -> None:
-        """Count questions before they are asked.
-
-        Raises:
-            EventError: there have been too many.
-        """
-        self.tests_left -= tests
-        if self.tests_left < 0:
-            raise EventError(f"The event and its patterns ask for more than {MAX_TESTS} tests")
-
 
 @dataclass(slots=True, eq=False)
 class Wanted:

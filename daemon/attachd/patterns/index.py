@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attachd.patterns.conditions import Condition, Conditions, compiled
 from attachd.patterns.document import PatternError
 from attachd.patterns.event import FlatEvent, Wanted, flatten
-from attachd.patterns.lookups import KINDS, Key, Lookup, key_of
+from attachd.patterns.lookups import Key, Lookup, keys
 from attachd.patterns.parse import parse
 
 if TYPE_CHECKING:
@@ -39,21 +39,23 @@ class _Rest:
         return held
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class _Home:
     """The branches filed under one condition, each with the number of its pattern, by what is left to ask."""
 
     condition: Condition
     branches: dict[_Rest, list[tuple[int, Conditions]]] = field(default_factory=dict)
+    numbers: dict[_Rest, list[int]] = field(default_factory=dict)
 
-    def matching(self, event: FlatEvent) -> Iterator[int]:
-        if not self.condition.holds(event):
-            return
-        for rest, branches in self.branches.items():
-            if rest.holds(event):
-                for number, branch in branches:
-                    if len(event.places) == 1 or branch.contradiction(event) is None:
-                        yield number
+    def add(self, rest: _Rest, number: int, branch: Conditions) -> None:
+        self.branches.setdefault(rest, []).append((number, branch))
+        self.numbers.setdefault(rest, []).append(number)
+
+    def matching(self, rest: _Rest, event: FlatEvent) -> list[int]:
+        """Number the patterns whose fields all hold, and out of one element where there are arrays of objects."""
+        if len(event.places) == 1:
+            return self.numbers[rest]
+        return [n for n, branch in self.branches[rest] if branch.contradiction(event) is None]
 
 
 class PatternSet:
@@ -91,34 +93,24 @@ class PatternSet:
             if lookup is not None:
                 for value, _ in values:
                     lookup.find(value, homes)
-        numbers = {number for home in homes for number in home.matching(flat)}
-        return [self._names[number] for number in sorted(numbers)]
+        numbers: list[int] = []
+        for home in homes:
+            if home.condition.holds(flat):
+                for rest in home.numbers:
+                    if rest.holds(flat):
+                        numbers += home.matching(rest, flat)
+        return [self._names[number] for number in sorted(set(numbers))]
 
     def _file(self, branches: list[tuple[int, Conditions]]) -> None:
-        keys = {condition: _keys(condition) for _, branch in branches for condition in branch.written}
-        sharing = Counter(
-            (condition.path, _crowd(key))
-            for _, branch in branches
-            for condition in branch.written
-            for key in keys[condition]
-        )
-
-        def company(condition: Condition) -> tuple[int, int]:
-            if condition.may_be_absent:
-                return len(branches) + 1, 0
-            return max(
-                (sharing[condition.path, _crowd(key)], KINDS.index(key.kind)) for key in keys[condition]
-            )
-
-        rank = {condition: company(condition) for condition in keys}
+        keys = _Keys(condition for _, branch in branches for condition in branch.written)
         homes: dict[Condition, _Home] = {}
         rests: dict[frozenset[Condition], _Rest] = {}
         for number, branch in branches:
-            first, *others = sorted(branch.written, key=rank.__getitem__)
+            first, *others = sorted(branch.written, key=keys.company)
             if first not in homes:
-                homes[first] = self._home(first, keys[first])
+                homes[first] = self._home(first, keys.chosen(first))
             rest = rests.setdefault(frozenset(others), _Rest(tuple(others)))
-            homes[first].branches.setdefault(rest, []).append((number, branch))
+            homes[first].add(rest, number, branch)
 
     def _home(self, condition: Condition, keys: Iterable[Key]) -> _Home:
         home = _Home(condition)
@@ -143,8 +135,38 @@ def _branches(patterns: Mapping[str, str | bytes]) -> Iterator[tuple[int, Condit
             yield number, branch
 
 
-def _keys(condition: Condition) -> frozenset[Key]:
-    return frozenset(key for test in condition.tests if (key := key_of(test)) is not None)
+class _Keys:
+    """How many branches share each key, and so which to file a condition under."""
+
+    def __init__(self, conditions: Iterable[Condition]) -> None:
+        """Count: a condition comes once for each branch it stands in."""
+        self._branches = Counter(conditions)
+        self._sharing: Counter[tuple[str, Key]] = Counter()
+        for condition, branches in self._branches.items():
+            for key in {_crowd(key) for test in condition.tests for key in keys(test)}:
+                self._sharing[condition.path, key] += branches
+        self._company: dict[Condition, tuple[int, int]] = {}
+
+    def chosen(self, condition: Condition) -> frozenset[Key]:
+        """Choose a key for each of its tests, so that a value it accepts has one of them."""
+        alternatives = (keys(test) for test in condition.tests)
+        return frozenset(
+            min(some, key=lambda key: self._shared(condition.path, key)) for some in alternatives if some
+        )
+
+    def company(self, condition: Condition) -> tuple[int, int]:
+        """Tell how many branches at most a value has to meet under one of its keys; and how many share all of it."""
+        if condition not in self._company:
+            shared = max((self._shared(condition.path, key) for key in self.chosen(condition)), default=0)
+            never = self._branches.total() + 1
+            self._company[condition] = (
+                never if condition.may_be_absent else shared,
+                self._branches[condition],
+            )
+        return self._company[condition]
+
+    def _shared(self, path: str, key: Key) -> int:
+        return self._sharing[path, _crowd(key)]
 
 
 def _crowd(key: Key) -> Key:

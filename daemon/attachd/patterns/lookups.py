@@ -40,11 +40,23 @@ class Key(NamedTuple):
 _ANY = Key("any")
 
 
-def key_of(test: LeafTest) -> Key | None:  # noqa: C901, PLR0911 - a table, one line a test
-    """Tell what every value that the test accepts has; None if it accepts none (``exists: false``)."""
+def keys(test: LeafTest) -> tuple[Key, ...]:
+    """Tell what every value that the test accepts has: each of these, so that it may be filed under any.
+
+    Returns:
+        At least one key; none if the test accepts no value (``exists: false``).
+    """
     match test:
         case Absent():
-            return None
+            return ()
+        case Wildcard(head=head, tail=tail):
+            return *keys(Prefix(head)), *keys(Suffix(tail))
+        case _:
+            return (_key(test),)
+
+
+def _key(test: LeafTest) -> Key:  # noqa: PLR0911 - a table, one line a test
+    match test:
         case Exactly(value=value):
             return Key("exact", value)
         case Truth(value=truth):
@@ -55,12 +67,10 @@ def key_of(test: LeafTest) -> Key | None:  # noqa: C901, PLR0911 - a table, one 
             return Key("network", (network.bits, network.host_bits, network.prefix))
         case Between(low=low, high=high):
             return Key("exact", low) if low == high else Key("range", (low, high))
-        case Prefix(text=text):
-            return Key("prefix", text) if text else _ANY
-        case Suffix(text=text):
-            return Key("suffix", text) if text else _ANY
-        case Wildcard(head=head, tail=tail):
-            return key_of(Suffix(tail) if len(tail) > len(head) else Prefix(head))
+        case Prefix(text=text) if text:
+            return Key("prefix", text)
+        case Suffix(text=text) if text:
+            return Key("suffix", text)
         case Caseless():
             return _folded(test)
         case _:
@@ -250,5 +260,3 @@ _TABLES: dict[str, Callable[[], Table]] = {
     "range": _Ranges,
     "any": _Any,
 }
-KINDS = tuple(_TABLES)
-"""From the most telling to that which tells nothing but that there is a value."""
