@@ -21,10 +21,12 @@ from rich.table import Table
 from rich.text import Text
 
 from attachd import logs, settings, wiring
+from attachd.contact_fields import CONTACT_EVENT
 from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.lifecycle import EFFECTS, Effect
 from attachd.model import ContactEvent
+from attachd.patterns.lint import lint
 from attachd.rules import Rules
 from attachd.simulator.command import simulate
 
@@ -75,10 +77,15 @@ def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
 
 @app.command()
 def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Judge a configuration without using it: every error at once, exit status 78 if there is one."""
+    """Judge a configuration without using it: every error at once, exit status 78 if there is one.
+
+    Rules that can hardly be meant as they stand are warned of; the exit status remains 0.
+    """
     with _configuration_errors():
         loaded = settings.load(config)
         wiring.check(loaded)
+    for finding in lint({rule.name: rule.when for rule in loaded.rules}, CONTACT_EVENT):
+        typer.echo(f"attachd: warning: rule {finding}", err=True)
     typer.echo(
         f"{config}: good: {len(loaded.rules)} rules, {len(loaded.bots)} bots, {len(loaded.runtimes)} runtimes"
     )

@@ -92,7 +92,7 @@ def compile_pattern(text: str | bytes) -> Pattern:
     Raises:
         PatternError: it is not an event pattern; the message is event-ruler's, with path, line and column.
     """
-    branches = parse(text)
+    branches = parse(text).branches
     wanted = Wanted.of({field.path for branch in branches for field in branch})
     return Pattern(branches, wanted, compiled(branches, {}))
 

@@ -26,12 +26,14 @@ class PatternError(ValueError):
         path: the field concerned, as ``detail.eventType``; empty for the pattern as a whole.
         line: where, from 1.
         column: where in the line, in characters from 1.
+        hint: what was probably meant, such as ``did you mean 'prefix'?``; mostly empty.
 
     ``str()`` of it is event-ruler's own message wherever event-ruler refuses the same pattern.
     """
 
-    def __init__(self, message: str, path: str = "", line: int = 1, column: int = 1) -> None:
+    def __init__(self, message: str, path: str = "", line: int = 1, column: int = 1, hint: str = "") -> None:
         super().__init__(message)
+        self.hint = hint
         self.path = path
         self.line = line
         self.column = column
@@ -67,10 +69,10 @@ class Object:
 Node = Scalar | Array | Object
 
 
-def error_at(text: str, offset: int, message: str, path: str = "") -> PatternError:
+def error_at(text: str, offset: int, message: str, path: str = "", hint: str = "") -> PatternError:
     """Turn an offset into a line and a column."""
     start_of_line = text.rfind("\n", 0, offset) + 1
-    return PatternError(message, path, text.count("\n", 0, offset) + 1, offset - start_of_line + 1)
+    return PatternError(message, path, text.count("\n", 0, offset) + 1, offset - start_of_line + 1, hint)
 
 
 def read(source: str | bytes) -> tuple[str, Node]:

@@ -8,6 +8,7 @@ slips included (a bad ``cidr`` is said to be a bad prefix).
 
 from __future__ import annotations
 
+import difflib
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
@@ -15,6 +16,7 @@ from attachd.patterns.addresses import parse_address, parse_network
 from attachd.patterns.document import Array, Node, Object, Scalar, error_at
 from attachd.patterns.numerals import Numeral, number
 from attachd.patterns.operators import (
+    OPERATORS,
     Absent,
     AnythingBut,
     Between,
@@ -55,8 +57,8 @@ class Expressions:
             self._refuse(values, "Empty arrays are not allowed")
         return tuple(self._test(item) for item in values.items)
 
-    def _refuse(self, node: Node, message: str) -> NoReturn:
-        raise error_at(self._text, node.start, message, self._path)
+    def _refuse(self, node: Node, message: str, hint: str = "") -> NoReturn:
+        raise error_at(self._text, node.start, message, self._path, hint)
 
     def _test(self, node: Node) -> LeafTest:
         if isinstance(node, Object):
@@ -86,7 +88,9 @@ class Expressions:
             "anything-but": self._anything_but,
         }
         if name not in readers:
-            self._refuse(operand, f"Unrecognized match type {name}")
+            close = difflib.get_close_matches(name.lower(), OPERATORS, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else ""
+            self._refuse(operand, f"Unrecognized match type {name}", hint)
         test = readers[name](operand)
         if len(node.members) > 1:
             self._refuse(node, _MANY_ELEMENTS if name in {"numeric", "anything-but"} else _ONE_KEY)

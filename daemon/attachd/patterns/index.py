@@ -127,7 +127,7 @@ def _branches(patterns: Mapping[str, str | bytes]) -> Iterator[tuple[int, Condit
     known: dict[tuple[str, tuple[LeafTest, ...]], Condition] = {}
     for number, (name, text) in enumerate(patterns.items()):
         try:
-            parsed = parse(text)
+            parsed = parse(text).branches
         except PatternError as error:
             error.add_note(f"in the pattern {name!r}")
             raise

@@ -17,6 +17,21 @@ from attachd.patterns.addresses import Address, Network, parse_address
 if TYPE_CHECKING:
     from attachd.patterns.numerals import Leaf, Numeral
 
+OPERATORS = frozenset(
+    [
+        "anything-but",
+        "cidr",
+        "equals-ignore-case",
+        "exactly",
+        "exists",
+        "numeric",
+        "prefix",
+        "suffix",
+        "wildcard",
+    ]
+)
+"""What a match expression may be called."""
+
 
 class LeafTest(Protocol):
     """One question about a leaf that is present."""

@@ -10,10 +10,11 @@ what the service does; a linter is the place to warn. $or forks every branch rea
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from attachd.patterns.document import Array, Node, Object, error_at, read
 from attachd.patterns.expressions import Expressions
+from attachd.patterns.operators import OPERATORS
 
 if TYPE_CHECKING:
     from attachd.patterns.operators import LeafTest
@@ -27,34 +28,9 @@ MAX_CONDITIONS = 50_000
 MAX_STEPS = 100
 """Steps of one path, dots in keys included."""
 
-_RESERVED = frozenset(
-    [
-        "exactly",
-        "equals-ignore-case",
-        "prefix",
-        "suffix",
-        "anything-but",
-        "exists",
-        "wildcard",
-        "numeric",
-        "cidr",
-        "=",
-        "<",
-        "<=",
-        ">",
-        ">=",
-        "regex",
-        "not-wildcard",
-        "not-equals-ignore-case",
-        "date-after",
-        "date-on-or-after",
-        "date-before",
-        "date-on-or-before",
-        "in-date-range",
-        "ip-address-in-range",
-        "ip-address-not-in-range",
-    ]
-)
+_RESERVED = OPERATORS | {"=", "<", "<=", ">", ">=", "regex", "not-wildcard", "not-equals-ignore-case"}
+_RESERVED |= {"date-after", "date-on-or-after", "date-before", "date-on-or-before", "in-date-range"}
+_RESERVED |= {"ip-address-in-range", "ip-address-not-in-range"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +46,20 @@ Branch = tuple[Field, ...]
 """Fields in the order written, no path twice."""
 
 
-def parse(source: str | bytes) -> tuple[Branch, ...]:
-    """Read a pattern.
+class Parsed(NamedTuple):
+    """A pattern, read.
 
-    Returns:
-        Its branches, at least one, each with at least one field; an event matches if any of them does.
+    Attributes:
+        branches: at least one, each with at least one field; an event matches if any of them does.
+        replaced: paths named again, where the later condition has taken the place of the earlier.
+    """
+
+    branches: tuple[Branch, ...]
+    replaced: frozenset[str]
+
+
+def parse(source: str | bytes) -> Parsed:
+    """Read a pattern.
 
     Raises:
         PatternError: it is not a pattern, or beyond the bounds of this module and of ``document``.
@@ -82,8 +67,9 @@ def parse(source: str | bytes) -> tuple[Branch, ...]:
     text, root = read(source)
     if not isinstance(root, Object):
         raise error_at(text, root.start, "Filter is not an object")
-    forks = _Forks(text).object(root, "", [{}], within_or=False)
-    return tuple(tuple(fork.values()) for fork in forks)
+    reader = _Forks(text)
+    forks = reader.object(root, "", [{}], within_or=False)
+    return Parsed(tuple(tuple(fork.values()) for fork in forks), frozenset(reader.replaced))
 
 
 class _Forks:
@@ -91,6 +77,7 @@ class _Forks:
 
     def __init__(self, text: str) -> None:
         self._text = text
+        self.replaced: set[str] = set()
 
     def _refuse(self, node: Node, message: str, path: str) -> NoReturn:
         raise error_at(self._text, node.start, message, path)
@@ -119,6 +106,8 @@ class _Forks:
                     spelled = self._text[value.start : value.end]
                     field = Field(name, Expressions(self._text, name).tests(value), spelled)
                     for fork in forks:
+                        if name in fork:
+                            self.replaced.add(name)
                         fork[name] = field
                 case _:
                     self._refuse(value, f'"{key}" must be an object or an array', name)

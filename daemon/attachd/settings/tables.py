@@ -42,7 +42,10 @@ def _pattern(value: object) -> object:
     try:
         text = value if isinstance(value, str) else json.dumps(value)
         compile_pattern(text)
-    except (PatternError, TypeError, RecursionError) as error:
+    except PatternError as error:
+        hint = f" ({error.hint})" if error.hint else ""
+        raise ValueError(f"not an event pattern: {error}{hint}") from None
+    except (TypeError, RecursionError) as error:
         raise ValueError(f"not an event pattern: {error}") from None
     return text
 
