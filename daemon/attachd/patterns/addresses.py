@@ -35,6 +35,11 @@ class Network:
     prefix: int
     host_bits: int
 
+    @property
+    def first(self) -> Address:
+        """Give the lowest address inside."""
+        return Address(self.bits, self.prefix << self.host_bits)
+
     def __contains__(self, address: Address) -> bool:
         """Tell whether the address is of this family and inside."""
         return address.bits == self.bits and address.value >> self.host_bits == self.prefix

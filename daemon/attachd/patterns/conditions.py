@@ -24,19 +24,31 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Condition:
-    """A field and all its alternatives. Identity counts: one that many branches share is judged once an event."""
+    """A field and all its alternatives. Identity counts: one that many branches share is judged once an event.
+
+    Attributes:
+        questions: how many are asked of one value at most.
+    """
 
     path: str
     tests: tuple[LeafTest, ...]
     source: str
     may_be_absent: bool
+    questions: int
     accepts: Callable[[Leaf], bool]
 
     @classmethod
     def of(cls, field: Field) -> Condition:
         """Compile a field."""
         may_be_absent = any(isinstance(test, Absent) for test in field.tests)
-        return cls(field.path, field.tests, field.source, may_be_absent, _acceptor(field.tests))
+        return cls(
+            field.path,
+            field.tests,
+            field.source,
+            may_be_absent,
+            _questions(field.tests),
+            _acceptor(field.tests),
+        )
 
     def holds(self, event: FlatEvent) -> bool:
         """Judge it alone, as if every array were free to choose from; once an event."""
@@ -49,7 +61,7 @@ class Condition:
         values = event.values.get(self.path)
         if values is None:
             return self.may_be_absent
-        event.tests_left -= len(values) * len(self.tests)
+        event.tests_left -= len(values) * self.questions
         if event.tests_left < 0:
             raise EventError(f"The event and its patterns ask for more than {MAX_TESTS} tests")
         if len(event.places) > 1:
@@ -110,6 +122,12 @@ def compiled(
         written = tuple(conditions[id(field)] for field in branch)
         made.append(Conditions(written, tuple(sorted(written, key=_java_order))))
     return tuple(made)
+
+
+def _questions(tests: tuple[LeafTest, ...]) -> int:
+    """Count the questions that ``_acceptor`` leaves."""
+    others = (test for test in tests if not isinstance(test, Exactly | Absent))
+    return 1 + sum(_questions(test.tests) if isinstance(test, AnythingBut) else 1 for test in others)
 
 
 def _acceptor(tests: tuple[LeafTest, ...]) -> Callable[[Leaf], bool]:

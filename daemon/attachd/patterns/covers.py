@@ -25,6 +25,7 @@ from attachd.patterns.operators import (
 )
 
 if TYPE_CHECKING:
+    from attachd.patterns.addresses import Address
     from attachd.patterns.numerals import Leaf
     from attachd.patterns.operators import LeafTest
     from attachd.patterns.parse import Branch
@@ -43,7 +44,7 @@ def covers(wide: Branch, narrow: Branch) -> bool:
     )
 
 
-def includes(wide: LeafTest, narrow: LeafTest) -> bool:  # noqa: PLR0911 - a table, one line a pair
+def includes(wide: LeafTest, narrow: LeafTest) -> bool:  # noqa: C901, PLR0911 - a table, one line a pair
     """Tell whether every value that ``narrow`` accepts is known to be accepted by ``wide``."""
     if wide == narrow:
         return True
@@ -58,6 +59,10 @@ def includes(wide: LeafTest, narrow: LeafTest) -> bool:  # noqa: PLR0911 - a tab
             return long.startswith(short)
         case Suffix(text=short), Suffix(text=long) | Wildcard(tail=long):
             return long.endswith(short)
+        case Within(network=network), SameAddress(address=address):
+            return address in network
+        case Within(network=large), Within(network=small):
+            return small.first in large and small.host_bits <= large.host_bits
         case Between(), Between(low=low, high=high):
             return _reaches(wide, low, high, narrow)
         case AnythingBut(tests=few), AnythingBut(tests=many):
@@ -95,11 +100,15 @@ def example(test: LeafTest) -> Leaf:  # noqa: PLR0911 - a table, one line a test
         case Wildcard(head=head, middle=middle, tail=tail):
             return head + "".join(middle) + tail
         case SameAddress(address=address):
-            return str(ip_address(address.value.to_bytes(address.bits // 8)))
+            return _spelled(address)
         case Within(network=network):
-            return str(ip_address((network.prefix << network.host_bits).to_bytes(network.bits // 8)))
+            return _spelled(network.first)
         case Between(low=low, high=high):
             return low if test.accepts(low) else high if test.accepts(high) else math.nextafter(low, high)
         case _:
             unlikely = "\N{REPLACEMENT CHARACTER}"
             return unlikely if test.accepts(unlikely) else None
+
+
+def _spelled(address: Address) -> str:
+    return str(ip_address(address.value.to_bytes(address.bits // 8)))

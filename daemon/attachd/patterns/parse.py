@@ -79,8 +79,8 @@ class _Forks:
         self._text = text
         self.replaced: set[str] = set()
 
-    def _refuse(self, node: Node, message: str, path: str) -> NoReturn:
-        raise error_at(self._text, node.start, message, path)
+    def _refuse(self, node: Node, message: str, path: str, hint: str = "") -> NoReturn:
+        raise error_at(self._text, node.start, message, path, hint)
 
     def object(
         self, node: Object, path: str, forks: list[dict[str, Field]], *, within_or: bool
@@ -110,7 +110,8 @@ class _Forks:
                             self.replaced.add(name)
                         fork[name] = field
                 case _:
-                    self._refuse(value, f'"{key}" must be an object or an array', name)
+                    hint = f'an operator stands in an array: [{{"{key}": …}}]' if key in OPERATORS else ""
+                    self._refuse(value, f'"{key}" must be an object or an array', name, hint)
             self._stay_small(value, name, forks)
         return forks
 
