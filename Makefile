@@ -35,6 +35,7 @@ fix: $(READY)    ## let ruff mend what it can
 	@$(BIN)/ruff format .
 
 bench: $(READY)  ## what it measures against its peers, in one run
+	@$(BIN)/python bench/patterns.py
 	@$(BIN)/python bench/burst.py
 
 docs: $(READY)   ## write docs/reference.md from the code

@@ -1,5 +1,6 @@
 """What the docs say is what the code does."""
 
+import doctest
 import json
 import re
 import runpy
@@ -13,6 +14,7 @@ import pytest
 from attachd import settings
 from attachd.decode import decode
 from attachd.model import Bot, Handoff, Outcome, Participant, Secret
+from attachd.patterns.operators import OPERATORS
 from attachd.runtimes import payload
 
 ROOT = Path(__file__).parents[2]
@@ -91,6 +93,21 @@ def test_every_link_within_the_project_leads_somewhere(page: Path) -> None:
 def test_every_python_example_compiles(page: Path) -> None:
     for block in blocks(page, "python"):
         assert compile(block, str(page), "exec", flags=0) is not None
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_every_session_shown_goes_as_shown(page: Path) -> None:
+    session = doctest.DocTestParser().get_doctest("".join(blocks(page, "pycon")), {}, page.name, str(page), 0)
+    said: list[str] = []
+    failed, _ = doctest.DocTestRunner(optionflags=doctest.IGNORE_EXCEPTION_DETAIL).run(
+        session, out=said.append
+    )
+    assert not failed, "".join(said)
+
+
+@pytest.mark.parametrize("operator", sorted(OPERATORS | {"$or"}))
+def test_the_language_is_told_with_an_example_of_every_operator(operator: str) -> None:
+    assert f'"{operator}": ' in "".join(blocks(ROOT / "docs" / "rules.md", "pycon"))
 
 
 def _keys(table: Any, path: str = "") -> Iterator[str]:

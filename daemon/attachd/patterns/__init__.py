@@ -13,6 +13,7 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-opera
 - an IPv4 network never contains an IPv6 address, nor the reverse;
 - ignoring case works for all of Unicode, and every text equals itself;
 - text after the JSON is refused, in patterns and in events;
+- of two branches of $or that ask for the same value, one with exists: false beside it, order decides nothing;
 - an empty list inside anything-but is refused, and so is a malformed $or;
 - of a key given twice in an event, the last counts;
 - the service's limit on the complexity of wildcards is not needed, and not imposed.
