@@ -76,6 +76,21 @@ def test_a_good_configuration_is_said_to_be_good(tmp_path: Path) -> None:
     assert "good: 1 rules, 1 bots, 1 runtimes" in done.stdout
 
 
+def test_a_rule_that_can_hardly_be_meant_is_warned_of_and_the_configuration_good(tmp_path: Path) -> None:
+    odd = GOOD.replace('["CHAT"]', '["Chat"]')
+    done = attachd("check", "--config", configured(tmp_path, odd))
+    assert done.returncode == 0
+    assert "warning: rule 'German chats': detail.channel" in done.stderr
+    assert "did you mean 'CHAT'?" in done.stderr
+    assert "good: 1 rules" in done.stdout
+
+
+def test_a_misspelt_operator_is_told_with_what_was_meant(tmp_path: Path) -> None:
+    done = attachd("check", "--config", configured(tmp_path, GOOD.replace("prefix =", "prefx =")))
+    assert done.returncode == 78
+    assert "Unrecognized match type prefx (did you mean 'prefix'?)" in done.stderr
+
+
 def test_a_bad_configuration_names_file_table_key_and_every_error_at_once(tmp_path: Path) -> None:
     bad = (
         GOOD.replace("queue_url =", "queue_ulr =")

@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 
 from attachd import settings
+from attachd.contact_fields import CONTACT_EVENT
 from attachd.decode import decode
 from attachd.model import Bot, Handoff, Outcome, Participant, Secret
+from attachd.patterns.lint import lint
 from attachd.patterns.operators import OPERATORS
 from attachd.runtimes import payload
 
@@ -59,6 +61,16 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     bare = settings.SqsSource(queue_url=loaded.source.queue_url, quarantine_url=loaded.source.quarantine_url)
     assert loaded.source == bare
     assert "\t" not in text
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.toml")), ids=lambda path: path.name)
+def test_no_rule_that_is_shipped_is_warned_of(path: Path) -> None:
+    rules = tomllib.loads(path.read_text()).get("rules", [])
+    texts = {rule["name"]: rule.get("when", {}) for rule in rules}
+    assert not lint(
+        {name: when if isinstance(when, str) else json.dumps(when) for name, when in texts.items() if when},
+        CONTACT_EVENT,
+    )
 
 
 def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:
