@@ -16,7 +16,8 @@ import pytest
 
 import attachd.patterns
 from attachd.patterns import EventError, PatternError, PatternSet, compile_pattern
-from attachd.patterns.event import MAX_TESTS
+from attachd.patterns.arrays import Need, first_contradiction
+from attachd.patterns.event import MAX_TESTS, FlatEvent, Place
 
 HOME = str(Path(attachd.patterns.__file__).parent)
 
@@ -152,17 +153,22 @@ def test_what_many_patterns_share_is_asked_once() -> None:
     assert steps(lambda: many.matching(event)) < once + 2 * 100, "to name them, and no more"
 
 
-def test_arrays_tangled_by_dotted_keys_are_refused_in_bounded_steps() -> None:
+def tangled(elements: int) -> tuple[dict[str, Any], str]:
+    """An event whose dotted keys put values of one path into four arrays, and a pattern that wants them all."""
     dice = random.Random(1)
     names = [f"f{n}" for n in range(12)]
     prefixes = {"a": "b.c.d.", "a.b": "c.d.", "a.b.c": "d.", "a.b.c.d": ""}
     event = {
-        key: [{prefix + name: 1 for name in names if dice.random() < 0.3} for _ in range(40)]
+        key: [{prefix + name: 1 for name in names if dice.random() < 0.3} for _ in range(elements)]
         for key, prefix in prefixes.items()
     }
-    text = json.dumps({"a.b.c.d": {name: [1] for name in names}})
+    return event, json.dumps({"a.b.c.d": {name: [1] for name in names}})
+
+
+def test_arrays_tangled_by_dotted_keys_are_refused_in_bounded_steps() -> None:
+    event, text = tangled(elements=40)
     for match in (compile_pattern(text).matches, PatternSet({"tangled": text}).matching):
-        with pytest.raises(EventError, match="too many ways"):
+        with pytest.raises(EventError, match="choices"):
             match(event)
 
 
@@ -173,6 +179,22 @@ def test_an_event_that_asks_for_too_many_tests_is_refused() -> None:
     for match in (compile_pattern(text).matches, PatternSet({"greedy": text}).matching):
         with pytest.raises(EventError, match="tests"):
             match(event)
+
+
+def test_tangled_arrays_are_refused_for_all_patterns_together() -> None:
+    event, text = tangled(elements=8)
+    assert compile_pattern(text).matches(event)
+    assert PatternSet({"one": text}).matching(event) == ["one"]
+    with pytest.raises(EventError, match="choices"):
+        PatternSet({f"{n}": text for n in range(8)}).matching(event)
+
+
+def test_keeping_elements_apart_counts_among_the_tests() -> None:
+    places = [Place(0, 0, 0), Place(1, 0, 1), Place(1, 0, 1)]
+    needs = [Need(frozenset([place]), None) for place in (1, 2)]
+    assert first_contradiction(needs, FlatEvent({}, places, tests_left=10)) == 1
+    with pytest.raises(EventError, match="tests"):
+        first_contradiction(needs, FlatEvent({}, places, tests_left=9))
 
 
 def test_what_is_excluded_counts_among_the_tests() -> None:

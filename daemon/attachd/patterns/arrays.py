@@ -15,15 +15,12 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from attachd.patterns.event import NOWHERE, EventError
+from attachd.patterns.event import NOWHERE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from attachd.patterns.event import Place
-
-SPARE_STEPS = 50_000
-"""Choices tried for one branch and event, beyond those its values explain. Only keys with dots need so many."""
+    from attachd.patterns.event import FlatEvent, Place
 
 Choice = dict[int, int]
 """The element (a place) chosen of each array."""
@@ -45,15 +42,21 @@ class _Knot:
     arrays: dict[int, dict[int, _Knot]] = field(default_factory=dict)
 
 
-def first_contradiction(needs: Sequence[Need], places: Sequence[Place]) -> int | None:
+def first_contradiction(needs: Sequence[Need], event: FlatEvent) -> int | None:
     """Find the first need that no choice of elements leaves room for; None if all have room together.
 
     Raises:
         EventError: more choices would have to be tried than an event of its size can ask for untangled.
     """
-    if _meet(needs):
+    values = sum(len(need.accepted) + len(need.all_values or ()) for need in needs)
+    one_for_all = _meet(needs)
+    event.tests_left -= values if one_for_all else 5 * values  # what each of them costs, in tests
+    if event.tests_left < 0:
+        event.refuse()
+    if one_for_all:
         return None
-    steps = SPARE_STEPS + 4 * sum(len(need.accepted) for need in needs)
+    explained = 4 * values
+    places = event.places
     choices: list[Choice] = [{}]
     later = _arrays_later(needs, places)
     for index, need in enumerate(needs):
@@ -61,9 +64,10 @@ def first_contradiction(needs: Sequence[Need], places: Sequence[Place]) -> int |
         everything = None if need.all_values is None else _tree(need.all_values, places)
         kept: dict[frozenset[tuple[int, int]], Choice] = {}
         for extended in chain.from_iterable(_extensions(choice, accepted, everything) for choice in choices):
-            steps -= 1
-            if steps < 0:
-                raise EventError("The event's arrays can be combined in too many ways")
+            explained -= 1
+            event.choices_left -= explained < 0
+            if event.choices_left < 0:
+                event.refuse()
             rest = {array: place for array, place in extended.items() if array in later[index]}
             kept[frozenset(rest.items())] = rest
             if not later[index]:  # nothing chosen so far can matter again, so one choice is as good as all

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from attachd.patterns.arrays import Need, first_contradiction
-from attachd.patterns.event import MAX_TESTS, NOWHERE, EventError
+from attachd.patterns.event import NOWHERE
 from attachd.patterns.operators import Absent, AnythingBut, Exactly, Wildcard
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class Condition:
             return self.may_be_absent
         event.tests_left -= len(values) * self.questions
         if event.tests_left < 0:
-            raise EventError(f"The event and its patterns ask for more than {MAX_TESTS} tests")
+            event.refuse()
         if len(event.places) > 1:
             accepted = event.accepted[self] = frozenset(
                 [place for value, place in values if self.accepts(value)]
@@ -98,7 +98,7 @@ class Conditions:
                 everywhere = frozenset([place for _, place in values]) if condition.may_be_absent else None
                 needs.append(Need(event.accepted[condition], everywhere))
                 involved.append(condition)
-        index = first_contradiction(needs, event.places)
+        index = first_contradiction(needs, event)
         return None if index is None else involved[index]
 
 

@@ -33,6 +33,9 @@ MAX_NESTED_ARRAYS = 64
 MAX_TESTS = 2_000_000
 """Questions put to the values of one event, over all patterns that look at it."""
 
+SPARE_CHOICES = 50_000
+"""Choices of array elements tried for one event, beyond those its values explain. Only keys with dots need so many."""
+
 NOWHERE = 0
 """The place of a value that stands in no array element."""
 
@@ -65,7 +68,8 @@ class FlatEvent:
     Attributes:
         held: what each condition asked of this event so far has found, so that none is asked twice.
         accepted: where the values stand that a condition accepts; only if the event has places.
-        tests_left: how many more questions it answers.
+        tests_left: how many more questions it answers; who asks takes them off, and then calls ``refuse`` if need be.
+        choices_left: how many more choices of array elements it bears, beyond those its values explain.
     """
 
     values: dict[str, list[tuple[Leaf, int]]]
@@ -74,6 +78,16 @@ class FlatEvent:
     held: dict[object, bool] = field(default_factory=dict)
     accepted: dict[object, frozenset[int]] = field(default_factory=dict)
     tests_left: int = MAX_TESTS
+    choices_left: int = SPARE_CHOICES
+
+    def refuse(self) -> NoReturn:
+        """Answer no more.
+
+        Raises:
+            EventError: always.
+        """
+        what = "choices of array elements" if self.choices_left < 0 else "tests"
+        raise EventError(f"The event can be looked at in too many ways: its patterns ask for too many {what}")
 
 
 @dataclass(slots=True, eq=False)
@@ -159,11 +173,12 @@ def _members(flat: FlatEvent, node: Wanted, part: Mapping[str, Any], place: int,
         if kind not in _SCALARS and isinstance(value, _WITH_PARTS):
             queue.append((child, value, place))
         elif child.is_leaf:
-            leaf = value if kind in _PLAIN else _leaf(child.path, value)
-            if child.path in values:
-                values[child.path].append((leaf, place))
+            path = child.path
+            leaf = value if kind in _PLAIN else _leaf(path, value)
+            if path in values:
+                values[path].append((leaf, place))
             else:
-                values[child.path] = [(leaf, place)]
+                values[path] = [(leaf, place)]
 
 
 def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, queue: _Queue) -> None:
@@ -180,9 +195,9 @@ def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, qu
 
 
 def _leaf(name: str, value: object) -> Leaf:
+    if type(value) is int and -_EXACT < value < _EXACT:
+        return float(value)
     match value:
-        case int() if type(value) is int and -_EXACT < value < _EXACT:
-            return float(value)
         case None | bool():
             return value
         case str():
