@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attachd.simulator.dials import Dials, Queue
+from attachd.simulator.delivery import Delivery, KinesisStream, Queue
+from attachd.simulator.dials import Dials
 from attachd.simulator.faults import Error, Latency
 from attachd.simulator.flow import Disconnect, EnterQueue, Hold, WaitForBot
 from attachd.simulator.scenario.lines import line_of
@@ -47,6 +48,41 @@ def test_the_calm_example_shows_defaults_where_it_says_so() -> None:
     told = {"seed", "flow", "faults", "quotas"}
     assert calm == Dials(**{name: getattr(calm, name) for name in told})
     assert calm.quotas == {"CreateParticipant": (default.rate, default.burst)}
+
+
+def test_a_scenario_says_what_befalls_events_and_which_instances_there_are() -> None:
+    text = """
+        [connect]
+        instances = [
+            "arn:aws:connect:eu-central-1:111122223333:instance/berlin",
+            "arn:aws:connect:eu-west-2:999988887777:instance/london",
+        ]
+        access_keys = { OURS = "111122223333" }
+        event_moments_yet_to_come = "1970"
+        [quotas]
+        concurrent_chats = 500
+        [events]
+        target = "kinesis:contacts"
+        [events.delivery]
+        lost = 0.1
+        late_seconds = [1, 2]
+    """
+    dials = read(text).dials
+    assert [instance.id for instance in dials.existing()] == ["berlin", "london"]
+    assert dials.access_keys == {"OURS": "111122223333"}
+    assert dials.concurrent_chats == 500
+    assert dials.events == KinesisStream("contacts")
+    assert dials.event_moments_yet_to_come == "1970"
+    assert dials.delivery == Delivery(lost=0.1, late_seconds=(1, 2))
+
+
+def test_what_is_wrong_with_a_delivery_is_told_at_its_line() -> None:
+    text = "[events.delivery]\nlost = 2\nlate_seconds = [5, 1]\nlots = 1\n"
+    assert problems(text) == [
+        "storm.toml:2: events.delivery.lost: input should be less than or equal to 1",
+        "storm.toml:3: events.delivery.late_seconds: must be the least and the most seconds, in this order",
+        "storm.toml:4: events.delivery.lots: there is no such key",
+    ]
 
 
 def test_a_scenario_says_everything_that_dials_do() -> None:
@@ -156,7 +192,7 @@ operations = ["SendMessages"]
         "storm.toml:14: quotas.metered: there is no operation 'CreatParticipant'; did you mean 'CreateParticipant'?",
         "storm.toml:15: quotas.CreateParticipant[1]: is missing",
         "storm.toml:16: quotas.SendMesage: there is no such key; did you mean 'SendMessage'?",
-        "storm.toml:19: events.target: expected eventbridge:NAME or sqs:URL, got 'kafka:topic'",
+        "storm.toml:19: events.target: expected eventbridge:NAME, kinesis:STREAM or sqs:URL, got 'kafka:topic'",
         "storm.toml:21: faults[0].milliseconds: is missing",
         "storm.toml:25: faults[1].kind: there is no 'rest'; did you mean 'reset'?",
         "storm.toml:29: faults[2].probability: input should be less than or equal to 1",

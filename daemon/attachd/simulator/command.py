@@ -23,6 +23,7 @@ from attachd.simulator.front.server import Simulator, simulator
 from attachd.simulator.instants import from_iso
 from attachd.simulator.report import Report
 from attachd.simulator.scenario.reading import Scenario, Unreadable, read
+from attachd.simulator.state.quotas import CONCURRENT_CHATS
 from attachd.simulator.traffic.arrivals import parse_arrivals
 from attachd.simulator.traffic.plan import Traffic
 
@@ -51,7 +52,9 @@ def simulate(  # noqa: PLR0913 - each is an option
     ] = None,
     events: Annotated[
         str | None,
-        typer.Option(help="Publish contact events to eventbridge:NAME or sqs:URL.", metavar="TARGET"),
+        typer.Option(
+            help="Publish contact events to eventbridge:NAME, kinesis:STREAM or sqs:URL.", metavar="TARGET"
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help=f"CreateParticipant calls per second [default: {_DEFAULT.rate:g}].")
@@ -65,7 +68,9 @@ def simulate(  # noqa: PLR0913 - each is an option
     token_marker: Annotated[
         str | None, typer.Option(help="Stands in every token, to search for leaks.")
     ] = None,
-    instance_arn: Annotated[str | None, typer.Option(help="The Connect instance to be.")] = None,
+    instance_arn: Annotated[
+        list[str] | None, typer.Option(help="A Connect instance to be; repeat it for several.")
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -105,11 +110,13 @@ def simulate(  # noqa: PLR0913 - each is an option
         "burst": burst,
         "seed": seed,
         "token_marker": token_marker,
-        "instance_arn": instance_arn,
     }
     said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    if instance_arn:
+        one = len(instance_arn) == 1  # then the scenario's others are not
+        said |= {"instance_arn": instance_arn[0], "instances": [] if one else instance_arn}
     if all_quotas:
-        said["metered"] = None
+        said |= {"metered": None, "concurrent_chats": CONCURRENT_CHATS}
     if streams:
         said["publish_streams"] = True
     try:
@@ -213,6 +220,11 @@ def _failures(text: str) -> list[str]:
     return names
 
 
+def _named(dials: Dials) -> str:
+    existing = [instance.arn for instance in dials.existing()]
+    return f"instance{'s' if len(existing) > 1 else ''} {', '.join(existing)}"
+
+
 async def _serve(dials: Dials, host: str, port: int, run: _Run) -> Report:
     """Simulate until told to end, or until the customers have gone; return what it came to."""
     watch = Console(stderr=True, quiet=run.quiet)
@@ -220,7 +232,7 @@ async def _serve(dials: Dials, host: str, port: int, run: _Run) -> Report:
         async with simulator(dials, now=run.now, host=host, port=port, traffic=run.traffic) as running:
             exports = " ".join(f"{name}={value}" for name, value in running.environment.items())
             typer.echo(
-                f"Amazon Connect is simulated at {running.url} (instance {dials.instance_arn}, seed {dials.seed}): export {exports}"
+                f"Amazon Connect is simulated at {running.url} ({_named(dials)}, seed {dials.seed}): export {exports}"
             )
             async with view.watched(running, watch), anyio.create_task_group() as ends:
                 ends.start_soon(_played_out, running, run, ends.cancel_scope)

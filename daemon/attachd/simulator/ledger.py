@@ -10,7 +10,7 @@ from itertools import islice, pairwise, takewhile
 from math import ceil, inf
 
 from attachd.simulator.report import Calls, Chats, Quota, Report, Spread
-from attachd.simulator.state.nouns import CUSTOM_BOT, Call, Contact, Participant
+from attachd.simulator.state.nouns import CHAT, CUSTOM_BOT, Call, Contact, Participant
 from attachd.simulator.state.quotas import quota_of
 from attachd.simulator.state.world import World
 
@@ -89,7 +89,8 @@ class Ledger:
     def _read_contacts(self) -> None:
         for contact in islice(self._world.contacts.values(), self._contacts_read, None):
             self._contacts_read += 1
-            self._open.setdefault(contact.initial_contact_id, _Chat()).contacts.append(contact)
+            if contact.channel == CHAT:
+                self._open.setdefault(contact.initial_contact_id, _Chat()).contacts.append(contact)
             if self._first_at is None:
                 self._first_at = contact.started_at
 

@@ -184,7 +184,7 @@ def _spreads(report: Report) -> tuple[tuple[str, Spread], ...]:
 
 
 def _lost(report: Report) -> int:
-    return report.publishing["dropped"] + report.publishing["failed"]
+    return sum(report.publishing[how] for how in ("lost", "dropped", "failed"))
 
 
 def _figures(good: Mapping[str, int], bad: Mapping[str, int], width: int) -> Text:

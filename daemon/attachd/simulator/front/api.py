@@ -13,16 +13,18 @@ from typing import Any, TypeVar
 from attachd.simulator.errors import ApiError
 from attachd.simulator.faults import AnyFault, Garbled, Reset, Silence
 from attachd.simulator.front import enact
+from attachd.simulator.front.caller import require_caller
 from attachd.simulator.front.control import control
 from attachd.simulator.front.rehearsal import rehearse
 from attachd.simulator.front.wire import Operation, Router, encode, error_answer
+from attachd.simulator.instance import Instance
 from attachd.simulator.instants import http_date
 from attachd.simulator.operations import connect, connections, participant
 from attachd.simulator.scenario.reading import Unreadable, read_faults
 from attachd.simulator.state.dice import likeness
 from attachd.simulator.state.fates import SPARED, Fate, Fates, Occasion
 from attachd.simulator.state.nouns import Call, Line, Participant
-from attachd.simulator.state.quotas import buckets
+from attachd.simulator.state.quotas import buckets, throttling_code
 from attachd.simulator.state.walk import advance
 from attachd.simulator.state.world import World
 from attachd.simulator.traffic.customers import Customers
@@ -63,7 +65,8 @@ class Api:
         self.listeners: list[Callable[[Sequence[Line]], None]] = []
         """Told what has been said and done in chats, after each call; they must not block either."""
         self._router = router()
-        world.quotas = buckets(frozenset(_OPERATIONS), world.dials)
+        world.quotas = buckets(frozenset(connect.OPERATIONS), frozenset(participant.OPERATIONS), world.dials)
+        self._first_instance = next(iter(world.instances.values()))
         self.customers = Customers(world, self._serve_customer, self._operate)
         self.listeners.append(self.customers.hear)
         # Apart from the world's dice, so that a refused call does not change which token comes next.
@@ -91,23 +94,31 @@ class Api:
         """
         self.advance(now)
         operation: Operation | None = None
+        request: dict[str, Any] = {}
         try:
             operation, labels = self._router.find(method, path)
             request = operation.parse(labels, headers, body)
+            self._admit(request, headers)
         except ApiError as error:
-            return self._refuse(operation, error, now)
+            return self._refuse(operation, error, now, self._contact_id(request))
         fate = self._fate(operation.name, request, headers, now) if self._fates.faults else SPARED
         return self._carry_out(operation, request, headers.get("Host", "127.0.0.1"), fate, now)
 
+    def _admit(self, request: dict[str, Any], headers: Mapping[str, str]) -> None:
+        """Hold the signature of a call to Connect against the instance it names (the Participant Service reads none)."""
+        instance = self._world.instances.get(request.get("InstanceId", ""))
+        if instance is not None:
+            require_caller(headers, instance, self._world.dials.access_keys)
+
     def _fate(self, name: str, request: dict[str, Any], headers: Mapping[str, str], now: float) -> Fate:
         access_key, signed_at = enact.signed(headers)
-        dials = self._world.dials
+        instance = self._instance_of(request)
         return self._fates.of(
             Occasion(
                 operation=name,
                 about=self._contact_id(request) or likeness(request),
-                instance_id=dials.instance_id,
-                region=dials.region,
+                instance_id=instance.id,
+                region=instance.region,
                 at=now,
                 access_key=access_key,
                 signed_at=signed_at,
@@ -150,9 +161,9 @@ class Api:
 
         `failure` is raised instead of operating.
         """
-        bucket = self._world.quotas.get(name)
+        bucket = self._world.quotas.get((name, self._instance_of(request).id))
         if bucket is not None and not bucket.take(now):
-            raise ApiError("ThrottlingException", "Rate exceeded")
+            raise ApiError(throttling_code(name), "Rate exceeded")
         try:
             if failure is not None:
                 raise failure
@@ -217,9 +228,12 @@ class Api:
         """Answer a request which could not even be read."""
         return self._refuse(None, error, now)
 
-    def _refuse(self, operation: Operation | None, error: ApiError, now: float) -> Answer:
+    def _refuse(
+        self, operation: Operation | None, error: ApiError, now: float, contact_id: str = ""
+    ) -> Answer:
         status, headers, body = error_answer(operation, error)
-        self._world.calls.append(Call(operation.name if operation else "", now, status, error.code, ""))
+        name = operation.name if operation else ""
+        self._world.calls.append(Call(name, now, status, error.code, contact_id))
         return self._answer(status, headers, body)
 
     def _answer(
@@ -240,11 +254,21 @@ class Api:
         for name in ("ContactId", "InitialContactId"):
             if name in request:
                 return str(request[name])
-        member = self._world.participants.get(request.get("ParticipantToken", ""))
-        if member is None and "ConnectionToken" in request:
-            connection = self._world.connections.get(request["ConnectionToken"])
-            member = connection.participant if connection else None
+        member = self._bearer(request)
         return member.contact_id if member else ""
+
+    def _instance_of(self, request: dict[str, Any]) -> Instance:
+        """Find where a request is; one for nobody knows where is the first instance's (assumed)."""
+        named = request.get("InstanceId")
+        if named is None and (member := self._bearer(request)) is not None:
+            return self._world.contacts[member.contact_id].instance
+        return self._world.instances.get(named or "", self._first_instance)
+
+    def _bearer(self, request: dict[str, Any]) -> Participant | None:
+        if "ConnectionToken" in request:
+            connection = self._world.connections.get(request["ConnectionToken"])
+            return connection.participant if connection else None
+        return self._world.participants.get(request.get("ParticipantToken", ""))
 
     def announce_happenings(self) -> None:
         """Announce what has happened since the last call, and tell what has been said."""

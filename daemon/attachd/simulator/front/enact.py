@@ -22,6 +22,7 @@ from attachd.simulator.faults import (
 )
 from attachd.simulator.front.wire import Operation
 from attachd.simulator.instants import compact
+from attachd.simulator.state.quotas import throttling_code
 
 _ACCESS_KEY = re.compile(r"Credential=([^/,\s]+)/")
 
@@ -36,7 +37,7 @@ def at_the_door(deed: Deed | None, operation: Operation, at: float) -> None:
         case None:  # first, as nearly always
             return
         case Throttling():
-            raise Struck("ThrottlingException", "Rate exceeded")
+            raise Struck(throttling_code(operation.name), "Rate exceeded")
         case ExpiredCredentials():
             raise Struck("ExpiredTokenException", "The security token included in the request is expired")
         case AccessDenied():

@@ -36,12 +36,13 @@ _ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         name: name
         for name in (
             "metered",
+            "concurrent_chats",
             "throttled_calls_spend_quota",
             "refused_calls_spend_quota",
             "send_message_and_send_event_share_a_quota",
         )
     },
-    "events": {"target": "events"},
+    "events": {"target": "events", "delivery": "delivery"},
 }
 _TOLD_BY_QUOTAS = {"quotas", "rate", "burst"}
 _PLACED = _TOLD_BY_QUOTAS.union(*(keys.values() for keys in _ELSEWHERE.values()))

@@ -2,6 +2,6 @@
 
 `nouns` what exists; `life` a contact's stages and allowed moves; `world` the
 state and its moves; `walk` the way through flows, queues and transfers; `idle` the timers of those
-who say nothing; `events` how a contact event is written; `bucket` and `quotas` how often an API may be called;
+who say nothing; `events` how a contact event is written, with a chat's `metrics`, `mishaps` what befalls it; `bucket` and `quotas` how often an API may be called;
 `dice` where ids come from; `fates` whom a fault strikes.
 """
