@@ -37,6 +37,7 @@ fix: $(READY)    ## let ruff mend what it can
 bench: $(READY)  ## what it measures against its peers, in one run
 	@$(BIN)/python bench/patterns.py
 	@$(BIN)/python bench/burst.py
+	@$(BIN)/python bench/simulator.py
 
 docs: $(READY)   ## write docs/reference.md from the code
 	@$(BIN)/python docs/generate.py

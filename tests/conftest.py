@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
@@ -18,6 +19,9 @@ _VIRTUAL = {"unit", "contract"}
 def pytest_configure() -> None:
     """No loop before the first test: looptime asks for the current one, and asyncio would make one and leak it."""
     asyncio.set_event_loop(None)
+    # A law is no stopwatch: a busy machine must not fail one.
+    hypothesis.settings.register_profile("house", deadline=None)
+    hypothesis.settings.load_profile("house")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -115,7 +115,7 @@ class OverTheSdk:
             assert answer.status == 200
 
     async def throttle(self) -> None:
-        quota = self.sim.world.quotas["CreateParticipant"]
+        quota = self.sim.world.quotas["CreateParticipant", self.instance_id]
         while quota.take(0.0):
             pass
 

@@ -131,7 +131,7 @@ def test_amazons_own_client_holds_the_customers_side_of_a_chat(customer_js: Path
         participant = session.create_client(
             "connectparticipant", REGION, endpoint_url=exported, config=Config(signature_version=UNSIGNED)
         )
-        instance = _truth(exported)["instance_arn"].rpartition("/")[2]
+        instance = _truth(exported)["instances"][0].rpartition("/")[2]
         chat = connect.start_chat_contact(
             InstanceId=instance, ContactFlowId="flow", ParticipantDetails={"DisplayName": "Cleo"}
         )

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
-from typing import Any
+from typing import Any, Literal
 
 import aiohttp
 import anyio
@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from moto.server import ThreadedMotoServer
 
-from attachd.simulator import Dials, EventBus, Queue, Simulator, simulator
+from attachd.simulator import Delivery, Dials, EventBus, KinesisStream, Queue, Simulator, simulator
+from attachd.simulator.delivery import Target
 
 REGION = "eu-central-1"
 ONCE = {"total_max_attempts": 1}
@@ -319,6 +320,55 @@ async def test_a_hostile_request_is_refused_and_the_next_one_served(
         assert b"200 OK" in await raw(sim, b"GET /_simulator/truth HTTP/1.1\r\nHost: h\r\n\r\n")
 
 
+def posted(path: bytes, body: bytes, bearer: bytes = b"") -> bytes:
+    length = str(len(body)).encode()
+    head = b"POST " + path + b" HTTP/1.1\r\nHost: h\r\nConnection: close\r\nContent-Length: " + length
+    return head + (b"\r\nX-Amz-Bearer: " + bearer if bearer else b"") + b"\r\n\r\n" + body
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status", "code"),
+    [
+        (posted(b"/contact/create-participant", b"[" * 10_000), b"400", b"SerializationException"),
+        (
+            posted(b"/contact/create-participant", b'{"a":' * 10_000 + b"1" + b"}" * 10_000),
+            b"400",
+            b"SerializationException",
+        ),
+        (posted(b"/contact/create-participant", b'{"InstanceId": "i",'), b"400", b"SerializationException"),
+        (posted(b"/contact/create-participant", b'{"InstanceId": 1}'), b"400", b"SerializationException"),
+        (posted(b"/contact/create-participant", b"{}"), b"400", b"InvalidRequestException"),
+        (posted(b"/contact/nothing-of-the-kind", b"{}"), b"404", b"UnknownOperationException"),
+        (posted(b"/participant/message", b"{}"), b"400", b"ValidationException"),
+        (
+            posted(b"/participant/message", b'{"ContentType":"text/plain","Content":"x"}', b"forged"),
+            b"403",
+            b"AccessDeniedException",
+        ),
+        (posted(b"/participant/disconnect", b"{}", b"b" * 1001), b"400", b"ValidationException"),
+    ],
+)
+async def test_bad_input_has_the_status_and_code_of_aws_on_the_wire(
+    request_bytes: bytes, status: bytes, code: bytes
+) -> None:
+    async with simulator() as sim:
+        answer = await raw(sim, request_bytes)
+        assert answer.split()[1] == status
+        assert b"x-amzn-ErrorType: " + code in answer
+        assert b"x-amzn-RequestId: " in answer
+        assert b"200 OK" in await raw(sim, b"GET /_simulator/health HTTP/1.1\r\nHost: h\r\n\r\n")
+
+
+async def test_many_who_never_finish_their_headers_keep_nobody_waiting() -> None:
+    async with simulator() as sim, AsyncExitStack() as slow:
+        host, _, port = sim.url.removeprefix("http://").rpartition(":")
+        for _ in range(200):
+            stream = await slow.enter_async_context(await anyio.connect_tcp(host, int(port)))
+            await stream.send(b"POST /contact/create-participant HTTP/1.1\r\nHost: h\r\nX-Slow: ")
+        with anyio.fail_after(2):
+            assert b"200 OK" in await raw(sim, b"GET /_simulator/health HTTP/1.1\r\nHost: h\r\n\r\n")
+
+
 @settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=5))
 def test_no_bodies_whatever_are_answered_500_or_not_at_all(bodies: list[bytes]) -> None:
@@ -382,10 +432,10 @@ async def bodies(client: Any, url: str) -> list[Any]:
     return [json.loads(message["Body"]) for message in received.get("Messages", [])]
 
 
-async def live(target: EventBus | Queue) -> Simulator:
+async def live(target: Target, **dials: Any) -> Simulator:
     """Let one chat begin and end, and the simulator stop, which drains its events."""
     async with AsyncExitStack() as stack:
-        sim = await stack.enter_async_context(simulator(Dials(events=target)))
+        sim = await stack.enter_async_context(simulator(Dials(events=target, **dials)))
         customer = await customer_of(sim, stack)
         chat = await customer.start()
         await customer.join(chat["ParticipantToken"])
@@ -399,7 +449,11 @@ async def test_events_reach_a_queue_as_whole_envelopes() -> None:
         client, url, _ = await queue(stack)
         sim = await live(Queue(url))
         assert sorted(await bodies(client, url), key=str) == sorted(sim.events, key=str)
-    assert sim.truth()["publishing"] == {"offered": 4, "published": 4, "dropped": 0, "failed": 0}
+    counts = {"offered": 4, "lost": 0, "published": 4, "pending": 0, "dropped": 0, "failed": 0, "retried": 0}
+    assert sim.truth()["publishing"] == counts
+    told = sim.truth()["deliveries"]
+    assert [each["event_id"] for each in told] == [event["id"] for event in sim.events]
+    assert all(len(each["delivered_at"]) == 1 and not each["lost"] for each in told)
 
 
 @pytest.mark.usefixtures("aws")
@@ -416,6 +470,37 @@ async def test_events_reach_an_event_bus_and_its_rules_as_aws_connects() -> None
         assert sorted(str(event[name]) for event in received) == sorted(
             str(event[name]) for event in sim.events
         )
+
+
+@pytest.mark.usefixtures("aws")
+@pytest.mark.parametrize("partition_key", ["event id", "contact id"])
+async def test_events_reach_a_stream_under_the_key_eventbridge_would_give_them(
+    partition_key: Literal["event id", "contact id"],
+) -> None:
+    stream = partition_key.replace(" ", "-")  # one of its own, since moto remembers across servers
+    async with AsyncExitStack() as stack:
+        kinesis = await stack.enter_async_context(SESSION.create_client("kinesis", region_name=REGION))
+        await kinesis.create_stream(StreamName=stream, ShardCount=1)
+        sim = await live(KinesisStream(stream, partition_key))
+        shards = await kinesis.list_shards(StreamName=stream)
+        begin = await kinesis.get_shard_iterator(
+            StreamName=stream, ShardId=shards["Shards"][0]["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )
+        records = (await kinesis.get_records(ShardIterator=begin["ShardIterator"]))["Records"]
+    assert [json.loads(record["Data"]) for record in records] == sim.events
+    keys = [
+        event["id"] if partition_key == "event id" else event["detail"]["contactId"] for event in sim.events
+    ]
+    assert [record["PartitionKey"] for record in records] == keys
+
+
+@pytest.mark.usefixtures("aws")
+async def test_a_lost_event_never_reaches_its_queue_and_the_truth_says_so() -> None:
+    async with AsyncExitStack() as stack:
+        client, url, _ = await queue(stack)
+        sim = await live(Queue(url), delivery=Delivery(lost=1.0))
+        assert await bodies(client, url) == []
+    assert [each["lost"] for each in sim.truth()["deliveries"]] == [True] * 4
 
 
 @pytest.mark.usefixtures("aws")

@@ -168,6 +168,10 @@ async def test_a_bots_subscription_gets_the_customers_messages_and_nothing_else(
     assert {each["Type"] for each in envelope["MessageAttributes"].values()} == {"String"}
 
 
+def counted(sim: Simulator) -> dict[str, int]:
+    return {name: count for name, count in sim.truth()["streaming"].items() if count}
+
+
 @pytest.mark.usefixtures("aws")
 async def test_every_item_reaches_both_topics_and_none_is_lost_at_the_stop() -> None:
     async with topics() as town:
@@ -184,7 +188,7 @@ async def test_every_item_reaches_both_topics_and_none_is_lost_at_the_stop() -> 
     assert sorted(kinds[0][4:]) == ["chat.ended", "participant.left", "participant.left"]
     [ended] = [each for each in received[0] if each["Message"].count("chat.ended")]
     assert "ParticipantRole" not in ended["MessageAttributes"]
-    assert sim.truth()["streaming"] == {"offered": 14, "published": 14, "dropped": 0, "failed": 0}
+    assert counted(sim) == {"offered": 14, "published": 14}
 
 
 @pytest.mark.usefixtures("aws")
@@ -204,7 +208,7 @@ async def test_a_topic_that_is_not_there_costs_no_answer_and_the_other_topic_not
         queue = await town.queue("bot", there)
         sim, _ = await live(topics=[there.replace("there", "absent"), there], publish_streams=True)
         assert len(await town.received(queue)) == 7
-    assert sim.truth()["streaming"] == {"offered": 14, "published": 7, "dropped": 0, "failed": 7}
+    assert counted(sim) == {"offered": 14, "published": 7, "failed": 7}
     assert {call["status"] for call in sim.truth()["calls"]} == {200}
 
 

@@ -23,6 +23,7 @@ class Account:
 
     def __init__(self, **dials: Any) -> None:
         self.dials = Dials(**dials)
+        self.instance_id = self.dials.instance_id
         self.world = World(self.dials)
         self.events: list[dict[str, Any]] = []
         self.now = 1_800_000_000.0
@@ -43,18 +44,18 @@ class Account:
 
     def start(self, **more: Any) -> Any:
         body = {"ContactFlowId": "flow", "ParticipantDetails": {"DisplayName": "Cleo"}} | more
-        return self.ask("PUT", "/contact/chat", {"InstanceId": self.dials.instance_id} | body)
+        return self.ask("PUT", "/contact/chat", {"InstanceId": self.instance_id} | body)
 
     def stop(self, contact_id: str) -> Any:
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id}
+        body = {"InstanceId": self.instance_id, "ContactId": contact_id}
         return self.ask("POST", "/contact/stop", body)
 
     def describe(self, contact_id: str) -> Any:
-        return self.ask("GET", f"/contacts/{self.dials.instance_id}/{contact_id}")["Contact"]
+        return self.ask("GET", f"/contacts/{self.instance_id}/{contact_id}")["Contact"]
 
     def create(self, contact_id: str, role: str = "CUSTOM_BOT", **more: Any) -> Any:
         details = {"ParticipantRole": role, "DisplayName": "Ava"}
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id, "ParticipantDetails": details}
+        body = {"InstanceId": self.instance_id, "ContactId": contact_id, "ParticipantDetails": details}
         return self.ask("POST", "/contact/create-participant", body | more)
 
     def connect(self, token: str, **more: Any) -> Any:
@@ -82,39 +83,39 @@ class Account:
 
     def update(self, contact_id: str, **attributes: str) -> Any:
         body = {"InitialContactId": contact_id, "Attributes": attributes}
-        return self.ask("POST", "/contact/attributes", {"InstanceId": self.dials.instance_id} | body)
+        return self.ask("POST", "/contact/attributes", {"InstanceId": self.instance_id} | body)
 
     def attributes(self, contact_id: str) -> Any:
-        path = f"/contact/attributes/{self.dials.instance_id}/{contact_id}"
+        path = f"/contact/attributes/{self.instance_id}/{contact_id}"
         return self.ask("GET", path)["Attributes"]
 
     def tag(self, contact_id: str, **tags: str) -> Any:
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id, "Tags": tags}
+        body = {"InstanceId": self.instance_id, "ContactId": contact_id, "Tags": tags}
         return self.ask("POST", "/contact/tags", body)
 
     def untag(self, contact_id: str, *keys: str) -> Any:
         query = urlencode([("TagKeys", key) for key in keys])
-        return self.ask("DELETE", f"/contact/tags/{self.dials.instance_id}/{contact_id}?{query}")
+        return self.ask("DELETE", f"/contact/tags/{self.instance_id}/{contact_id}?{query}")
 
     def stream(self, contact_id: str, topic: str = TOPIC, token: str = "") -> str:
         where = {"StreamingEndpointArn": topic}
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id, "ClientToken": token}
+        body = {"InstanceId": self.instance_id, "ContactId": contact_id, "ClientToken": token}
         answer = self.ask("POST", "/contact/start-streaming", body | {"ChatStreamingConfiguration": where})
         return str(answer["StreamingId"])
 
     def unstream(self, contact_id: str, streaming_id: str) -> Any:
-        body = {"InstanceId": self.dials.instance_id, "ContactId": contact_id, "StreamingId": streaming_id}
+        body = {"InstanceId": self.instance_id, "ContactId": contact_id, "StreamingId": streaming_id}
         return self.ask("POST", "/contact/stop-streaming", body)
 
     def search(self, **more: Any) -> Any:
         when = {"Type": "INITIATION_TIMESTAMP", "StartTime": self.now - 3600, "EndTime": self.now}
         return self.ask(
-            "POST", "/search-contacts", {"InstanceId": self.dials.instance_id, "TimeRange": when} | more
+            "POST", "/search-contacts", {"InstanceId": self.instance_id, "TimeRange": when} | more
         )
 
     def set_timers(self, contact_id: str, **value: Any) -> Any:
         timer = {"ParticipantRole": "CUSTOMER", "TimerType": "IDLE", "TimerValue": value}
-        path = f"/contact/participant-role-config/{self.dials.instance_id}/{contact_id}"
+        path = f"/contact/participant-role-config/{self.instance_id}/{contact_id}"
         body = {"ChannelConfiguration": {"Chat": {"ParticipantTimerConfigList": [timer]}}}
         return self.ask("PUT", path, body)
 
@@ -139,8 +140,11 @@ class Account:
         started = self.start()
         return started["ContactId"], self.join(started["ParticipantToken"])
 
+    def all_told(self) -> Any:
+        return truth(self.world)
+
     def told(self, contact_id: str) -> Any:
-        return next(each for each in truth(self.world)["contacts"] if each["id"] == contact_id)
+        return next(each for each in self.all_told()["contacts"] if each["id"] == contact_id)
 
     def announced(self, contact_id: str) -> list[str]:
         details = [event["detail"] for event in self.events]

@@ -18,14 +18,14 @@ def admitted(call: Callable[[], Any], most: int = 100) -> int:
         try:
             call()
         except Refused as refused:
-            if "429 ThrottlingException" in str(refused):
+            if str(refused).startswith("429"):
                 return count
     return most
 
 
 def test_only_create_participant_is_metered_unless_a_dial_asks_for_more() -> None:
     aws = Account()
-    assert set(aws.world.quotas) == {"CreateParticipant"}
+    assert {name for name, _ in aws.world.quotas} == {"CreateParticipant"}
     assert admitted(aws.search) == 100
 
 
@@ -85,6 +85,34 @@ def test_whether_refused_calls_spend_quota_is_a_dial(*, spend: bool) -> None:
     assert admitted(lambda: aws.create(aws.start()["ContactId"])) == (0 if spend else 8)
 
 
+def test_too_many_starts_are_refused_by_a_name_of_their_own() -> None:
+    aws = Account(metered=None)
+    admitted(aws.start)
+    with pytest.raises(Refused, match="429 TooManyRequestsException"):
+        aws.start()
+    admitted(lambda: aws.describe("gone"))
+    with pytest.raises(Refused, match="429 ThrottlingException"):
+        aws.describe("gone")
+
+
+def test_an_instance_has_so_many_chats_at_once_and_takes_another_when_one_has_ended() -> None:
+    aws = Account(
+        instances=tuple(f"arn:aws:connect:eu-central-1:111122223333:instance/{name}" for name in "ab"),
+        concurrent_chats=2,
+    )
+    first, _ = aws.chat()
+    aws.control(first, "agent")
+    following = aws.control(first, "transfer")["contact_id"]
+    aws.start()
+    with pytest.raises(Refused, match="429 LimitExceededException"):
+        aws.start()
+    aws.instance_id = "b"
+    aws.start()
+    aws.instance_id = "a"
+    aws.stop(following)
+    assert aws.start()
+
+
 def test_a_quota_of_no_operation_is_refused_rather_than_ignored() -> None:
     with pytest.raises(ValueError, match="CreatParticipant"):
         Api(World(Dials(quotas={"CreatParticipant": (1, 1)})), lambda _event: None)
@@ -92,5 +120,5 @@ def test_a_quota_of_no_operation_is_refused_rather_than_ignored() -> None:
 
 def test_every_documented_quota_is_of_an_operation_that_is_played() -> None:
     aws = Account(metered=None)
-    assert set(DOCUMENTED) <= set(aws.world.quotas)
+    assert set(DOCUMENTED) <= {name for name, _ in aws.world.quotas}
     assert quota_of("UntagContact", aws.dials) == (2, 5)

@@ -453,6 +453,7 @@ def test_the_truth_remembers_refused_calls_with_their_code(aws: Account) -> None
         "status": 404,
         "code": "ResourceNotFoundException",
         "contact_id": "gone",
+        "instance_id": aws.instance_id,
         "fault": "",
         "effect": False,
     }

@@ -5,6 +5,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import fields
+from itertools import cycle
 from typing import Any
 
 import anyio
@@ -131,6 +132,8 @@ def test_a_town_of_concurrent_customers_in_a_storm_has_one_truth_for_each_seed()
 
 # ── the law ────────────────────────────────────────────────────────────────────────────────────
 
+BERLIN = "arn:aws:connect:eu-central-1:111122223333:instance/berlin"
+LONDON = "arn:aws:connect:eu-west-2:999988887777:instance/london"
 SECONDS = st.integers(0, 20)
 STEPS = st.recursive(
     st.one_of(
@@ -148,6 +151,7 @@ STEPS = st.recursive(
 )
 CHOICE: dict[str, st.SearchStrategy[Any]] = {
     "operations": st.lists(st.sampled_from(sorted(OPERATIONS)), max_size=3, unique=True),
+    "regions": st.just(["eu-west-2"]),
     "probability": st.sampled_from([0.1, 0.5, 1]),
     "from_seconds": st.integers(0, 10),
     "until_seconds": st.integers(11, 40),
@@ -177,6 +181,7 @@ SCENARIOS = st.fixed_dictionaries(
         "after_contact_work_seconds": st.sampled_from([None, 0, 3]),
         "faults": FAULTS,
         "metered": st.just([]),  # a quota is what contacts share
+        "instances": st.sampled_from([[], [BERLIN, LONDON]]),
     }
 )
 VERBS = (
@@ -210,14 +215,16 @@ LAW = settings(max_examples=200, deadline=None, suppress_health_check=[HealthChe
 class Caller:
     """One customer, her bot, and an agent's hand, with what they have been told so far."""
 
-    def __init__(self, aws: Account, name: str, script: list[str]) -> None:
+    def __init__(self, aws: Account, instance_id: str, name: str, script: list[str]) -> None:
         self._aws = aws
+        self._instance_id = instance_id
         self._name = name
         self._script = ["start", *script]
         self._chat = self._token = self._bearer = self._bot_token = self._bot_bearer = "none"
 
     def act(self, second: int) -> None:
         if second < len(self._script):
+            self._aws.instance_id = self._instance_id
             with suppress(Refused):  # the truth tells
                 self._do(self._script[second])
 
@@ -258,7 +265,10 @@ class Caller:
 def run(dials: Dials, scripts: list[list[str]], order: random.Random | None = None) -> Account:
     """Let everyone act, each second; in which order within a second, the dice say."""
     aws = Account(**{each.name: getattr(dials, each.name) for each in fields(dials)})
-    callers = [Caller(aws, f"customer {number}", script) for number, script in enumerate(scripts)]
+    callers = [
+        Caller(aws, instance_id, f"customer {number}", script)
+        for number, (instance_id, script) in enumerate(zip(cycle(aws.world.instances), scripts, strict=False))
+    ]
     for second in range(16):
         if order is not None:
             order.shuffle(callers)

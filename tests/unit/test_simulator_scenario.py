@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from attachd.simulator.dials import Dials, Queue
+from attachd.simulator.delivery import Delivery, KinesisStream, Queue
+from attachd.simulator.dials import Dials
 from attachd.simulator.faults import Error, Latency
 from attachd.simulator.flow import Disconnect, EnterQueue, Hold, WaitForBot
 from attachd.simulator.scenario.lines import line_of
@@ -56,6 +57,9 @@ def test_a_scenario_says_everything_that_dials_do() -> None:
         [connect]
         lapsed_bot_frees_its_slot = false
         error_of_a_second_bot = "ConflictException"
+        event_moments_yet_to_come = "1970"
+        instances = ["arn:aws:connect:eu-west-2:111122223333:instance/london"]
+        access_keys = { OURS = "111122223333" }
         [[connect.flow]]
         step = "wait_for_bot"
         seconds = 3
@@ -65,9 +69,13 @@ def test_a_scenario_says_everything_that_dials_do() -> None:
         queue = "gold"
         [quotas]
         metered = "all"
+        concurrent_chats = 500
         SendMessage = [1, 2]
         [events]
         target = "sqs:http://localhost/queue"
+        [events.delivery]
+        lost = 0.01
+        late_seconds = [60, 3600]
         [[connect.transfer_flow]]
         step = "disconnect"
     """
@@ -76,11 +84,16 @@ def test_a_scenario_says_everything_that_dials_do() -> None:
         faults=(Latency(milliseconds=5),),
         lapsed_bot_frees_its_slot=False,
         error_of_a_second_bot="ConflictException",
+        instances=("arn:aws:connect:eu-west-2:111122223333:instance/london",),
+        access_keys={"OURS": "111122223333"},
         flow=(WaitForBot(3, expired=(Hold(), Disconnect())), EnterQueue("gold")),
         transfer_flow=(Disconnect(),),
         metered=None,
+        concurrent_chats=500,
         quotas={"SendMessage": (1, 2)},
         events=Queue("http://localhost/queue"),
+        delivery=Delivery(lost=0.01, late_seconds=(60, 3600)),
+        event_moments_yet_to_come="1970",
     )
 
 
@@ -93,15 +106,20 @@ def test_every_dial_has_a_place_in_the_file() -> None:
         if isinstance(getattr(default, each.name), bool | int | float | str)
     }
     in_connect = {name: value for name, value in simple.items() if name not in {"seed", "rate", "burst"}}
-    in_quotas = {name for name in in_connect if "quota" in name}
     lines = ["[connect]"]
     for name, value in in_connect.items():
         written = str(value).lower() if isinstance(value, bool) else repr(value)
-        if name in in_quotas:
+        if "quota" in name:
             lines.insert(0, f"quotas.{name} = {written}")
         else:
             lines.append(f"{name} = {written}")
     assert read("\n".join(lines)).dials == default
+
+
+def test_a_target_is_told_in_short_or_as_a_table() -> None:
+    by_contact = '[events]\ntarget = { kind = "kinesis", name = "s", partition_key = "contact id" }'
+    assert read(by_contact).dials.events == KinesisStream("s", partition_key="contact id")
+    assert read('[events]\ntarget = "kinesis:s"').dials.events == KinesisStream("s")
 
 
 def test_what_is_given_wins_over_the_file_and_the_file_over_what_stands_in() -> None:
@@ -156,7 +174,7 @@ operations = ["SendMessages"]
         "storm.toml:14: quotas.metered: there is no operation 'CreatParticipant'; did you mean 'CreateParticipant'?",
         "storm.toml:15: quotas.CreateParticipant[1]: is missing",
         "storm.toml:16: quotas.SendMesage: there is no such key; did you mean 'SendMessage'?",
-        "storm.toml:19: events.target: expected eventbridge:NAME or sqs:URL, got 'kafka:topic'",
+        "storm.toml:19: events.target: expected eventbridge:NAME, kinesis:STREAM or sqs:URL, got 'kafka:topic'",
         "storm.toml:21: faults[0].milliseconds: is missing",
         "storm.toml:25: faults[1].kind: there is no 'rest'; did you mean 'reset'?",
         "storm.toml:29: faults[2].probability: input should be less than or equal to 1",
@@ -174,6 +192,15 @@ operations = ["SendMessages"]
         ("[connect]\nrate = 3", "storm.toml:2: connect.rate: there is no such key"),
         ("[connect]\nflow = [{}]", "storm.toml:2: connect.flow[0].step: is missing"),
         ("[connect]\ninstance_arn = 'x'", "not the ARN of an Amazon Connect instance"),
+        ("[connect]\ninstances = ['x']", "storm.toml:2: connect.instances[0]: not the ARN"),
+        ("[connect]\naccess_keys = { OURS = '1' }", "storm.toml:2: connect.access_keys.OURS: an account has"),
+        ("[events.delivery]\nlost = 0.1\nlate = 2", "storm.toml:3: events.delivery.late: input should be less than or equal to 1"),
+        ("[events.delivery]\nlate_seconds = [9, 1]", "storm.toml:2: events.delivery.late_seconds: must be the least"),
+        ("[events.delivery]\nlast = 0.1", "storm.toml:2: events.delivery.last: there is no such key"),
+        ("[events]\ntarget = { kind = 'kafka' }", "storm.toml:2: events.target.kind: there is no 'kafka'; there are"),
+        ("[events]\ntarget = { kind = 'sqs', ulr = 'q', url = 'q' }", "events.target.ulr: there is no such key; did you"),
+        ("[events]\ntarget = 3", "storm.toml:2: events.target: "),
+        ("delivery = 3", "storm.toml:1: delivery: there is no such key"),
         ("[connect]\nlapsed_bot_frees_its_slot = 1", "input should be a valid boolean"),
         ("[quotas]\nmetered = 'some'", "storm.toml:2: quotas.metered: "),
         ("[quotas]\nSendMessage = 'x'", "storm.toml:2: quotas.SendMessage: "),

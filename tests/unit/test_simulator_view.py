@@ -25,7 +25,7 @@ class Sent:
     """What a publisher would have counted."""
 
     def counts(self) -> dict[str, int]:
-        return {"offered": 75, "published": 70, "dropped": 2, "failed": 1}
+        return {"offered": 75, "lost": 0, "published": 70, "dropped": 2, "failed": 1}
 
 
 def simulator(aws: Account, publisher: Any = None) -> Simulator:

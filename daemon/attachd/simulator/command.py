@@ -23,6 +23,7 @@ from attachd.simulator.front.server import Simulator, simulator
 from attachd.simulator.instants import from_iso
 from attachd.simulator.report import Report
 from attachd.simulator.scenario.reading import Scenario, Unreadable, read
+from attachd.simulator.state.quotas import CONCURRENT_CHATS
 from attachd.simulator.traffic.arrivals import parse_arrivals
 from attachd.simulator.traffic.plan import Traffic
 
@@ -51,7 +52,9 @@ def simulate(  # noqa: PLR0913 - each is an option
     ] = None,
     events: Annotated[
         str | None,
-        typer.Option(help="Publish contact events to eventbridge:NAME or sqs:URL.", metavar="TARGET"),
+        typer.Option(
+            help="Publish contact events to eventbridge:NAME, kinesis:STREAM or sqs:URL.", metavar="TARGET"
+        ),
     ] = None,
     rate: Annotated[
         float | None, typer.Option(help=f"CreateParticipant calls per second [default: {_DEFAULT.rate:g}].")
@@ -65,7 +68,9 @@ def simulate(  # noqa: PLR0913 - each is an option
     token_marker: Annotated[
         str | None, typer.Option(help="Stands in every token, to search for leaks.")
     ] = None,
-    instance_arn: Annotated[str | None, typer.Option(help="The Connect instance to be.")] = None,
+    instance_arn: Annotated[
+        list[str] | None, typer.Option(help="A Connect instance to be; repeat it for several.")
+    ] = None,
     clock: Annotated[
         str,
         typer.Option(
@@ -105,11 +110,13 @@ def simulate(  # noqa: PLR0913 - each is an option
         "burst": burst,
         "seed": seed,
         "token_marker": token_marker,
-        "instance_arn": instance_arn,
+        "instances": instance_arn or None,
     }
     said: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    otherwise: dict[str, Any] = {"seed": random.getrandbits(32)}
     if all_quotas:
         said["metered"] = None
+        otherwise["concurrent_chats"] = CONCURRENT_CHATS
     if streams:
         said["publish_streams"] = True
     try:
@@ -118,7 +125,7 @@ def simulate(  # noqa: PLR0913 - each is an option
         failures = _failures(fail_on)
         if report is not None:
             report.open("ab").close()  # better said now than after the run
-        found = _read(scenario, said)
+        found = _read(scenario, said, otherwise)
         run = _Run(now, _traffic(found.traffic, traffic, chats, seconds, patience), seconds, quiet)
     except (ValueError, OSError) as error:
         raise typer.BadParameter(str(error)) from None
@@ -145,16 +152,17 @@ def _conclude(ended: Report | None, report: Path | None, failures: list[str], *,
         raise typer.Exit(1)
 
 
-def _read(scenario: Path | None, said: dict[str, Any]) -> Scenario:
+def _read(scenario: Path | None, said: dict[str, Any], otherwise: dict[str, Any]) -> Scenario:
     """Read the scenario, if there is one; say all that is wrong with it, and exit."""
-    fresh = {"seed": random.getrandbits(32)}
     if scenario is None:
         try:
-            return read("", given=said, otherwise=fresh)
+            return read("", given=said, otherwise=otherwise)
         except Unreadable as error:
             raise typer.BadParameter(str(error)) from None
     try:
-        found = read(scenario.read_text(encoding="utf-8"), given=said, otherwise=fresh, name=str(scenario))
+        found = read(
+            scenario.read_text(encoding="utf-8"), given=said, otherwise=otherwise, name=str(scenario)
+        )
         if found.traffic is not None:
             rehearse(found.traffic, found.dials, router(), 0.0)
     except Unreadable as error:
@@ -181,6 +189,11 @@ def _innermost(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _named(dials: Dials) -> str:
+    existing = [instance.arn for instance in dials.existing()]
+    return f"instance{'s' if len(existing) > 1 else ''} {', '.join(existing)}"
 
 
 def _host_and_port(listen: str) -> tuple[str, int]:
@@ -220,7 +233,7 @@ async def _serve(dials: Dials, host: str, port: int, run: _Run) -> Report:
         async with simulator(dials, now=run.now, host=host, port=port, traffic=run.traffic) as running:
             exports = " ".join(f"{name}={value}" for name, value in running.environment.items())
             typer.echo(
-                f"Amazon Connect is simulated at {running.url} (instance {dials.instance_arn}, seed {dials.seed}): export {exports}"
+                f"Amazon Connect is simulated at {running.url} ({_named(dials)}, seed {dials.seed}): export {exports}"
             )
             async with view.watched(running, watch), anyio.create_task_group() as ends:
                 ends.start_soon(_played_out, running, run, ends.cancel_scope)

@@ -8,20 +8,21 @@ import re
 from collections.abc import Mapping
 from dataclasses import field
 from types import MappingProxyType
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 from pydantic.dataclasses import dataclass
 
+from attachd.simulator.delivery import Delivery, Target
 from attachd.simulator.faults import Faults
 from attachd.simulator.flow import STRICT, EnterQueue, Flow, Hold, Seconds
+from attachd.simulator.instance import Instance, parse_instance
 
-_INSTANCE_ARN = re.compile(r"arn:(aws[\w-]*):connect:([a-z0-9-]+):(\d{12}):instance/([\w-]{1,100})")
+_ACCOUNT = re.compile(r"[0-9]{12}")
 _HEADER_SAFE = re.compile(r"[A-Za-z0-9_-]{1,200}")
 _NO_QUOTAS: Mapping[str, tuple[float, float]] = MappingProxyType({})
+_NO_KEYS: Mapping[str, str] = MappingProxyType({})
 
-Rate = Annotated[float, Field(ge=0)]
-Burst = Annotated[float, Field(ge=1)]
 # What CreateParticipant models, and StartContactStreaming
 ErrorCode = Literal[
     "ConflictException",
@@ -32,40 +33,21 @@ ErrorCode = Literal[
 ]
 
 
-@dataclass(frozen=True, slots=True, config=STRICT)
-class EventBus:
-    """Publish contact events by PutEvents to the EventBridge bus of this name or ARN."""
-
-    name: str
-
-
-@dataclass(frozen=True, slots=True, config=STRICT)
-class Queue:
-    """Publish contact events straight to this SQS queue, the whole envelope as body, as EventBridge would."""
-
-    url: str
-
-
-def parse_target(text: str) -> EventBus | Queue:
-    """Read `eventbridge:NAME` or `sqs:URL`; raise ValueError for anything else."""
-    kind, _, value = text.partition(":")
-    if value and kind == "eventbridge":
-        return EventBus(value)
-    if value and kind == "sqs":
-        return Queue(value)
-    raise ValueError(f"expected eventbridge:NAME or sqs:URL, got {text!r}")
-
-
-def _target(value: Any) -> EventBus | Queue | None:
-    if value is None or isinstance(value, EventBus | Queue):
-        return value
-    return parse_target(value if isinstance(value, str) else "")
-
-
 def _instance(arn: str) -> str:
-    if _INSTANCE_ARN.fullmatch(arn) is None:
-        raise ValueError(f"not the ARN of an Amazon Connect instance: {arn!r}")
+    parse_instance(arn)
     return arn
+
+
+def _told_apart(arns: tuple[str, ...]) -> tuple[str, ...]:
+    if len({parse_instance(arn).id for arn in arns}) < len(arns):
+        raise ValueError("instances must differ in their ids, since a request names no more than that")
+    return arns
+
+
+def _account(digits: str) -> str:
+    if _ACCOUNT.fullmatch(digits) is None:
+        raise ValueError("an account has twelve digits")
+    return digits
 
 
 def _marker(word: str) -> str:
@@ -74,14 +56,27 @@ def _marker(word: str) -> str:
     return word
 
 
+Rate = Annotated[float, Field(ge=0)]
+Burst = Annotated[float, Field(ge=1)]
+InstanceArn = Annotated[str, AfterValidator(_instance)]
+AccountId = Annotated[str, AfterValidator(_account)]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Dials:
     """How this simulated Connect behaves; raises ValueError if a value makes no sense."""
 
-    instance_arn: Annotated[str, AfterValidator(_instance)] = (
+    instance_arn: InstanceArn = (
         "arn:aws:connect:eu-central-1:111122223333:instance/0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
     )
-    """The one instance which exists. Partition, Region and account are read from it."""
+    """The instance which exists, if there is but one. Partition, Region and account are read from it."""
+
+    instances: Annotated[tuple[InstanceArn, ...], AfterValidator(_told_apart)] = ()
+    """The ARNs of all instances, if there are several; of one account and Region or of many. They share the port."""
+
+    access_keys: Mapping[str, AccountId] = field(default_factory=lambda: _NO_KEYS)
+    """Which account an access key id belongs to; it is denied the instances of any other. A key that is not named
+    here is good for all of them, since credentials and signatures are not checked."""
 
     seed: int = 0
     """Same seed and same calls, same ids, tokens and faults."""
@@ -101,6 +96,9 @@ class Dials:
     metered: frozenset[str] | None = frozenset({"CreateParticipant"})
     """Which APIs have a quota at all; None for all of them, as in AWS. The kinder guess: a load test of bots ought
     not to be stopped at two DescribeContact a second by a simulator it uses as scenery."""
+
+    concurrent_chats: Annotated[int, Field(ge=1)] | None = None
+    """How many chats an instance may have at once; None for any number, the kinder guess (AWS: 500, `--all-quotas`)."""
 
     throttled_calls_spend_quota: bool = False
     """Does a call answered 429 cost quota as well? AWS does not say."""
@@ -157,6 +155,9 @@ class Dials:
     error_of_a_third_topic: ErrorCode = "LimitExceededException"
     """How is a third StartContactStreaming refused? AWS says only that there are two at most."""
 
+    error_of_a_full_call: ErrorCode = "ServiceQuotaExceededException"
+    """How is a seventh participant of a call refused? AWS leaves it to the media library, which nobody simulates."""
+
     sms_initiation_method: str = "API"
     """Which initiationMethod does an SMS chat carry? AWS documents API for chats, INBOUND for voice and email."""
 
@@ -179,28 +180,32 @@ class Dials:
     publish_streams: bool = False
     """Whether what is said in streamed chats is published to their SNS topics; without it they are only noted."""
 
-    events: Annotated[EventBus | Queue | None, BeforeValidator(_target)] = None
-    """Where contact events are published, `eventbridge:NAME` or `sqs:URL` for short; None keeps them in the truth only."""
-
     faults: Faults = ()
     """What goes wrong from the start; of two that fit a call the first strikes, latencies add up."""
 
-    @property
-    def partition(self) -> str:
-        """The ARN's partition, such as `aws`."""
-        return self.instance_arn.split(":")[1]
+    events: Target | None = None
+    """Where contact events are published, `eventbridge:NAME` and the like for short; None keeps them in the truth only."""
 
-    @property
-    def region(self) -> str:
-        """The ARN's Region, such as `eu-central-1`."""
-        return self.instance_arn.split(":")[3]
+    delivery: Delivery = field(default_factory=Delivery)
+    """What befalls them on their way there; dealt by the seed, for each contact apart."""
 
-    @property
-    def account(self) -> str:
-        """The ARN's twelve-digit account."""
-        return self.instance_arn.split(":")[4]
+    event_moments_yet_to_come: Literal["absent", "1970"] = "absent"
+    """How does a contact event write connectedToSystemTimestamp before there is one: `absent`, or `1970` as AWS's CHAT
+    samples do (1970-01-01T00:00:00.001Z)?"""
+
+    event_segment_attributes_have: Literal["valueString", "ValueString"] = "valueString"
+    """How are the members of segmentAttributes spelled in contact events, `valueString` or `ValueString`? No sample of
+    AWS's shows any."""
+
+    event_resources_begin_with: Literal["contact", "instance"] = "contact"
+    """Whose ARN comes first in a contact event's resources, the `contact`'s, as in the documentation, or the
+    `instance`'s, as in an event that looks captured?"""
+
+    def existing(self) -> tuple[Instance, ...]:
+        """Return all instances which exist, at least one."""
+        return tuple(parse_instance(arn) for arn in self.instances or (self.instance_arn,))
 
     @property
     def instance_id(self) -> str:
-        """The id which requests must name."""
-        return self.instance_arn.rpartition("/")[2]
+        """The id which requests must name; of several instances, the first."""
+        return self.existing()[0].id

@@ -93,7 +93,10 @@ class Garbled(Fault):
 
 @dataclass(frozen=True, slots=True, kw_only=True, config=STRICT)
 class Throttling(Fault):
-    """429 whatever the quota; with a rate, a quota of so many calls a second, for each operation, over the usual one."""
+    """429 whatever the quota; with a rate, a quota of so many calls a second, over the usual one.
+
+    Each operation has its own in each instance.
+    """
 
     kind: Literal["throttling"] = "throttling"
     rate: Annotated[float, Field(ge=0)] | None = None

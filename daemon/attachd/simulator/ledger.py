@@ -2,7 +2,7 @@
 
 from bisect import insort
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -10,7 +10,7 @@ from itertools import islice, pairwise, takewhile
 from math import ceil, inf
 
 from attachd.simulator.report import Calls, Chats, Quota, Report, Spread
-from attachd.simulator.state.nouns import CUSTOM_BOT, Call, Contact, Participant
+from attachd.simulator.state.nouns import CHAT, CUSTOM_BOT, Call, Contact, Participant
 from attachd.simulator.state.quotas import quota_of
 from attachd.simulator.state.world import World
 
@@ -49,8 +49,12 @@ class Ledger:
         self._spoke: list[float] = []
         self._last_call: Call | None = None
         self._first_at: float | None = None
-        self._quota = Quota(*quota_of(_CREATE, world.dials))
-        self._created_from: float | None = None
+        self._quotas: dict[str, Quota] = {}  # by account and Region
+        self._whose: dict[str, str] = {}  # an instance's account and Region
+        for instance in world.instances.values():
+            whose = self._whose[instance.id] = f"{instance.account} {instance.region}"
+            self._quotas.setdefault(whose, Quota(*quota_of(_CREATE, world.dials)))
+        self._created_from: dict[str, float] = {}
         self.per_second: dict[int, Counter[str]] = {}
         """CreateParticipant calls of the last ten minutes by second: `granted`, `throttled`."""
 
@@ -79,7 +83,8 @@ class Ledger:
             wasted=calls.wasted,
             wait_for_bot=_spread(self._joined),
             wait_for_message=_spread(self._spoke),
-            quota=copy(self._quota),
+            quota=_together(self._quotas.values()),
+            quotas={whose: copy(quota) for whose, quota in self._quotas.items()},
             customers=customers or {},
             publishing=publishing or {},
         )
@@ -89,7 +94,8 @@ class Ledger:
     def _read_contacts(self) -> None:
         for contact in islice(self._world.contacts.values(), self._contacts_read, None):
             self._contacts_read += 1
-            self._open.setdefault(contact.initial_contact_id, _Chat()).contacts.append(contact)
+            if contact.channel == CHAT:
+                self._open.setdefault(contact.initial_contact_id, _Chat()).contacts.append(contact)
             if self._first_at is None:
                 self._first_at = contact.started_at
 
@@ -153,14 +159,15 @@ class Ledger:
             del self.per_second[second]
 
     def _count(self, call: Call) -> None:
-        calls, quota = self._calls, self._quota
+        calls = self._calls
         throttled = call.status == HTTPStatus.TOO_MANY_REQUESTS
         self.per_second.setdefault(int(call.at), Counter())["throttled" if throttled else "granted"] += 1
         calls.calls += 1
+        # one which could not even be read names no instance
+        whose = self._whose.get(call.instance_id) or next(iter(self._quotas))
+        quota = self._quotas[whose]
         quota.granted += not throttled
-        if self._created_from is None:
-            self._created_from = call.at
-        quota.ideal = quota.burst + quota.rate * (call.at - self._created_from)
+        quota.ideal = quota.burst + quota.rate * (call.at - self._created_from.setdefault(whose, call.at))
         if call.status == HTTPStatus.OK:
             self._answered[call.contact_id] += 1
         elif throttled:
@@ -173,6 +180,12 @@ class Ledger:
             # in the very instant of the end, nobody could tell which came first
             calls.after_the_end += ended_at < call.at
             calls.refused += ended_at >= call.at
+
+
+def _together(quotas: Iterable[Quota]) -> Quota:
+    """Add up, figure by figure."""
+    figures = ((quota.rate, quota.burst, quota.granted, quota.ideal) for quota in quotas)
+    return Quota(*map(sum, zip(*figures, strict=True)))
 
 
 def _bots(contact: Contact) -> list[Participant]:

@@ -71,7 +71,10 @@ class Spread(msgspec.Struct):
 
 
 class Quota(msgspec.Struct):
-    """CreateParticipant's quota: what it granted, and the most it could have, from the first call to the last."""
+    """CreateParticipant's quota of one account and Region: what it granted, and the most it could have.
+
+    From the first call to the last.
+    """
 
     rate: float
     burst: float
@@ -91,6 +94,9 @@ class Report(msgspec.Struct):
     wait_for_message: Spread
     """From the customer's connection to the first bot's first message."""
     quota: Quota
+    """All together."""
+    quotas: Mapping[str, Quota]
+    """Each by itself, by account and Region: `111122223333 eu-central-1`."""
     customers: Mapping[str, int]
     """Of those who were played, what became of them."""
     publishing: Mapping[str, int]

@@ -6,7 +6,7 @@ Everything shown is the report's; nothing is counted here.
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager
 
 import anyio
@@ -146,7 +146,7 @@ def shown(simulator: Simulator, console: Console) -> Table:
 
 def table(report: Report) -> Table:
     """Write the final report: a figure a line, with its share of the chats or calls it is counted among."""
-    chats, calls, quota, came = report.chats, report.create_participant, report.quota, report.customers
+    chats, calls, came = report.chats, report.create_participant, report.customers
     written = Table.grid(padding=(0, 2))
     written.add_column(no_wrap=True)
     written.add_column(justify="right", no_wrap=True)
@@ -169,10 +169,8 @@ def table(report: Report) -> Table:
     if came.get("arrived"):
         part("customers played", came["arrived"], {name: came[key] for name, key in _CUSTOMERS.items()})
     part("CreateParticipant calls", calls.calls, {name: getattr(calls, key) for name, key in _CALLS.items()})
-    if calls.calls:
-        written.add_row("  wasted, in all", str(report.wasted), f"{report.wasted / calls.calls:.1%}")
-        granted = f"  granted, of {quota.ideal:.0f} possible"
-        written.add_row(granted, str(quota.granted), f"{quota.granted / quota.ideal:.1%}")
+    for name, count, whole in _efficiency(report):
+        written.add_row(f"  {name}", str(count), f"{count / whole:.1%}")
     if report.publishing:
         sent = {"published": report.publishing["published"], "lost": _lost(report)}
         part("contact events", report.publishing["offered"], sent)
@@ -183,8 +181,19 @@ def _spreads(report: Report) -> tuple[tuple[str, Spread], ...]:
     return ("wait for a bot", report.wait_for_bot), ("its first message", report.wait_for_message)
 
 
+def _efficiency(report: Report) -> Iterator[tuple[str, int, float]]:
+    """Return the calls wasted and those granted, of how many; of several quotas each, too, of which any was asked."""
+    if report.create_participant.calls:
+        yield "wasted, in all", report.wasted, report.create_participant.calls
+        yield f"granted, of {report.quota.ideal:.0f} possible", report.quota.granted, report.quota.ideal
+    if len(report.quotas) > 1:
+        for whose, quota in report.quotas.items():
+            if quota.ideal:
+                yield f"granted in {whose}, of {quota.ideal:.0f}", quota.granted, quota.ideal
+
+
 def _lost(report: Report) -> int:
-    return report.publishing["dropped"] + report.publishing["failed"]
+    return sum(report.publishing[how] for how in ("lost", "dropped", "failed"))
 
 
 def _figures(good: Mapping[str, int], bad: Mapping[str, int], width: int) -> Text:

@@ -13,8 +13,10 @@ from typing import Any, TypeVar
 from attachd.simulator.errors import ApiError
 from attachd.simulator.faults import AnyFault, Garbled, Reset, Silence
 from attachd.simulator.front import enact
+from attachd.simulator.front.caller import require_caller, signed
 from attachd.simulator.front.control import control
 from attachd.simulator.front.rehearsal import rehearse
+from attachd.simulator.front.subject import contact_id_of, instance_of
 from attachd.simulator.front.wire import Operation, Router, encode, error_answer
 from attachd.simulator.instants import http_date
 from attachd.simulator.operations import connect, connections, participant
@@ -22,7 +24,7 @@ from attachd.simulator.scenario.reading import Unreadable, read_faults
 from attachd.simulator.state.dice import likeness
 from attachd.simulator.state.fates import SPARED, Fate, Fates, Occasion
 from attachd.simulator.state.nouns import Call, Line, Participant
-from attachd.simulator.state.quotas import buckets
+from attachd.simulator.state.quotas import buckets, throttling_code
 from attachd.simulator.state.walk import advance
 from attachd.simulator.state.world import World
 from attachd.simulator.traffic.customers import Customers
@@ -63,7 +65,7 @@ class Api:
         self.listeners: list[Callable[[Sequence[Line]], None]] = []
         """Told what has been said and done in chats, after each call; they must not block either."""
         self._router = router()
-        world.quotas = buckets(frozenset(_OPERATIONS), world.dials)
+        world.quotas = buckets(frozenset(connect.OPERATIONS), frozenset(participant.OPERATIONS), world.dials)
         self.customers = Customers(world, self._serve_customer, self._operate)
         self.listeners.append(self.customers.hear)
         # Apart from the world's dice, so that a refused call does not change which token comes next.
@@ -97,17 +99,17 @@ class Api:
         except ApiError as error:
             return self._refuse(operation, error, now)
         fate = self._fate(operation.name, request, headers, now) if self._fates.faults else SPARED
-        return self._carry_out(operation, request, headers.get("Host", "127.0.0.1"), fate, now)
+        return self._carry_out(operation, request, headers, fate, now)
 
     def _fate(self, name: str, request: dict[str, Any], headers: Mapping[str, str], now: float) -> Fate:
-        access_key, signed_at = enact.signed(headers)
-        dials = self._world.dials
+        access_key, signed_at = signed(headers)
+        instance = instance_of(self._world, request)
         return self._fates.of(
             Occasion(
                 operation=name,
-                about=self._contact_id(request) or likeness(request),
-                instance_id=dials.instance_id,
-                region=dials.region,
+                about=contact_id_of(self._world, request) or likeness(request),
+                instance_id=instance.id,
+                region=instance.region,
                 at=now,
                 access_key=access_key,
                 signed_at=signed_at,
@@ -115,21 +117,28 @@ class Api:
         )
 
     def _carry_out(
-        self, operation: Operation, request: dict[str, Any], host: str, fate: Fate, now: float
+        self,
+        operation: Operation,
+        request: dict[str, Any],
+        asked: Mapping[str, str],
+        fate: Fate,
+        now: float,
     ) -> Answer:
         headers: dict[str, str] = {}
-        contact_id, code, effect = self._contact_id(request), "", False
+        instance_id = instance_of(self._world, request).id
+        contact_id, code, effect = contact_id_of(self._world, request), "", False
         spoiled = enact.spoiling(fate.deed)
         struck = spoiled is not None
         try:
             enact.at_the_door(fate.deed, operation, now)
+            self._admit(request, asked)
             failure = enact.failure(fate.deed, operation, "before")
             response = self._operate(operation.name, request, now, failure)
             contact_id, effect = contact_id or response.get("ContactId", ""), True
             if (failure := enact.failure(fate.deed, operation, "after")) is not None:
                 raise failure
             if "Websocket" in response:
-                response = connections.addressed(response, host)
+                response = connections.addressed(response, asked.get("Host", "127.0.0.1"))
             status, body = 200, encode(response)
         except ApiError as error:
             status, headers, body = error_answer(operation, error)
@@ -137,11 +146,19 @@ class Api:
         if isinstance(spoiled, Silence | Reset):
             status, code = 0, ""
         fault = " + ".join((*fate.marks, fate.name) if struck else fate.marks)
-        self._world.calls.append(Call(operation.name, now, status, code, contact_id, fault, effect))
+        self._world.calls.append(
+            Call(operation.name, now, status, code, contact_id, instance_id, fault, effect)
+        )
         self.announce_happenings()
         if fate.skew_seconds:
             headers["Date"] = http_date(now + fate.skew_seconds)
         return self._answer(status, headers, body, fate.delay_seconds, spoiled)
+
+    def _admit(self, request: dict[str, Any], headers: Mapping[str, str]) -> None:
+        """Hold the signature of a call to Connect against the instance it names (the Participant Service reads none)."""
+        instance = self._world.instances.get(request.get("InstanceId", ""))
+        if instance is not None:
+            require_caller(headers, instance, self._world.dials.access_keys)
 
     def _operate(
         self, name: str, request: dict[str, Any], now: float, failure: ApiError | None = None
@@ -150,9 +167,9 @@ class Api:
 
         `failure` is raised instead of operating.
         """
-        bucket = self._world.quotas.get(name)
+        bucket = self._world.quotas.get((name, instance_of(self._world, request).id))
         if bucket is not None and not bucket.take(now):
-            raise ApiError("ThrottlingException", "Rate exceeded")
+            raise ApiError(throttling_code(name), "Rate exceeded")
         try:
             if failure is not None:
                 raise failure
@@ -234,17 +251,6 @@ class Api:
         request_id = f"{bits[:8]}-{bits[8:12]}-{bits[12:16]}-{bits[16:20]}-{bits[20:]}"
         common = {"Content-Type": "application/json", "x-amzn-RequestId": request_id}
         return Answer(status, common | headers, body, delay_seconds, spoiled)
-
-    def _contact_id(self, request: dict[str, Any]) -> str:
-        """Find which contact a request is about: it says so, or its bearer token does."""
-        for name in ("ContactId", "InitialContactId"):
-            if name in request:
-                return str(request[name])
-        member = self._world.participants.get(request.get("ParticipantToken", ""))
-        if member is None and "ConnectionToken" in request:
-            connection = self._world.connections.get(request["ConnectionToken"])
-            member = connection.participant if connection else None
-        return member.contact_id if member else ""
 
     def announce_happenings(self) -> None:
         """Announce what has happened since the last call, and tell what has been said."""

@@ -1,11 +1,7 @@
 """What a fault does to a call, so far as the front door sees it: the refusals, and what spoils an answer on its way.
 
-A fault is decided in `state.fates`; the refusals are raised here, the spoiling is done in `delivery`.
+A fault is decided in `state.fates`; the refusals are raised here, the spoiling is done in `reply`.
 """
-
-import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.faults import (
@@ -22,8 +18,7 @@ from attachd.simulator.faults import (
 )
 from attachd.simulator.front.wire import Operation
 from attachd.simulator.instants import compact
-
-_ACCESS_KEY = re.compile(r"Credential=([^/,\s]+)/")
+from attachd.simulator.state.quotas import throttling_code
 
 
 class Struck(ApiError):
@@ -36,7 +31,7 @@ def at_the_door(deed: Deed | None, operation: Operation, at: float) -> None:
         case None:  # first, as nearly always
             return
         case Throttling():
-            raise Struck("ThrottlingException", "Rate exceeded")
+            raise Struck(throttling_code(operation.name), "Rate exceeded")
         case ExpiredCredentials():
             raise Struck("ExpiredTokenException", "The security token included in the request is expired")
         case AccessDenied():
@@ -74,18 +69,3 @@ def spoiling(deed: Deed | None) -> Silence | Reset | Garbled | None:
             return Reset()
         case _:
             return None
-
-
-def signed(headers: Mapping[str, str]) -> tuple[str, float | None]:
-    """Return the access key with which a request was signed, and when it says it was; raises nothing.
-
-    AWS: Signature Version 4, `Authorization` and `X-Amz-Date`.
-    """
-    found = _ACCESS_KEY.search(headers.get("Authorization", ""))
-    if found is None:
-        return "", None
-    try:
-        moment = datetime.strptime(headers.get("X-Amz-Date", ""), "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
-    except ValueError:
-        return found[1], None
-    return found[1], moment.timestamp()

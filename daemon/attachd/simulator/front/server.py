@@ -20,15 +20,16 @@ from attachd.simulator.faults import AnyFault
 from attachd.simulator.front.api import Answer, Api
 from attachd.simulator.front.clock import Timekeeper
 from attachd.simulator.front.control import move
-from attachd.simulator.front.delivery import deliver
+from attachd.simulator.front.reply import reply
 from attachd.simulator.front.sockets import Sockets
-from attachd.simulator.front.truth import truth
+from attachd.simulator.front.truth import published, truth
 from attachd.simulator.front.wire import encode
 from attachd.simulator.ledger import Ledger
 from attachd.simulator.operations.connections import WEBSOCKET_PATH
 from attachd.simulator.operations.streaming import notifications
+from attachd.simulator.outlets.outlet import Outlet, opened
 from attachd.simulator.outlets.publish import Publisher, publishing
-from attachd.simulator.outlets.topics import publishing_to_topics
+from attachd.simulator.outlets.topics import ToTopics
 from attachd.simulator.report import Report
 from attachd.simulator.state.nouns import Line
 from attachd.simulator.state.world import World
@@ -54,7 +55,7 @@ class Simulator:
     world: World
     events: list[dict[str, Any]]
     publisher: Publisher | None
-    streamer: Publisher | None
+    streamer: Outlet | None
     """What publishes the lines of streamed chats, with `Dials.publish_streams`."""
     ledger: Ledger
     api: Api = field(repr=False)
@@ -100,8 +101,11 @@ class Simulator:
         """Return what really happened, as `GET /_simulator/truth` answers it."""
         self.advance()
         told = truth(self.world) | {"events": self.events}
-        outlets = {"publishing": self.publisher, "streaming": self.streamer}
-        return told | {name: outlet.counts() for name, outlet in outlets.items() if outlet is not None}
+        if self.publisher is not None:
+            told |= published(self.publisher)
+        if self.streamer is not None:
+            told["streaming"] = self.streamer.counts()
+        return told
 
     def report(self) -> Report:
         """Return what it has come to so far, as `GET /_simulator/report` answers it."""
@@ -131,8 +135,11 @@ async def simulator(
     events: list[dict[str, Any]] = []
     async with AsyncExitStack() as stack:
         publisher = streamer = None
+        region = dials.existing()[0].region
         if dials.events is not None:
-            publisher = await stack.enter_async_context(publishing(dials.events, dials.region))
+            publisher = await stack.enter_async_context(
+                publishing(dials.events, region, now=now, delivery=dials.delivery, seed=dials.seed)
+            )
 
         def announce(event: dict[str, Any]) -> None:
             events.append(event)
@@ -142,7 +149,7 @@ async def simulator(
         api = Api(world, announce, now())
         sockets = Sockets(api, now)
         if dials.publish_streams:
-            streamer = await stack.enter_async_context(publishing_to_topics(dials.region))
+            streamer = await stack.enter_async_context(opened(ToTopics(), region, now=now))
             api.listeners.append(_streaming(world, streamer))
 
         def advance(at: float) -> None:
@@ -169,7 +176,7 @@ async def simulator(
         yield running
 
 
-def _streaming(world: World, streamer: Publisher) -> Callable[[Sequence[Line]], None]:
+def _streaming(world: World, streamer: Outlet) -> Callable[[Sequence[Line]], None]:
     def tell(lines: Sequence[Line]) -> None:
         for notification in notifications(world, lines):
             streamer.offer(notification)
@@ -215,7 +222,7 @@ class _Door:
             else:
                 answer = self._api.call(request.method, path, request.headers, body, self._clock.now())
             self._clock.wind()
-        return await deliver(request, answer, self._clock)
+        return await reply(request, answer, self._clock)
 
     def _control(self, method: str, path: str, body: bytes) -> Answer:
         if method != "POST":

@@ -4,6 +4,7 @@ from dataclasses import asdict
 from hashlib import sha256
 from typing import Any
 
+from attachd.simulator.outlets.publish import Publisher
 from attachd.simulator.state.nouns import CUSTOM_BOT, Contact, Participant
 from attachd.simulator.state.world import World
 
@@ -12,7 +13,7 @@ def truth(world: World) -> dict[str, Any]:
     """Return contacts, participants, messages and calls; times are seconds since the epoch."""
     contacts = list(world.contacts.values())
     return {
-        "instance_arn": world.dials.instance_arn,
+        "instances": [instance.arn for instance in world.instances.values()],
         "contacts": [_contact(contact) for contact in contacts],
         "participants": [_participant(member) for contact in contacts for member in contact.participants],
         "messages": [line for contact in contacts for line in _messages(contact)],
@@ -20,10 +21,28 @@ def truth(world: World) -> dict[str, Any]:
     }
 
 
+def published(publisher: Publisher) -> dict[str, Any]:
+    """Return what befell the events announced, in their order, and the counts."""
+    deliveries = [
+        {
+            "event_id": sent.item["id"],
+            "contact_id": sent.item["detail"]["contactId"],
+            "event_type": sent.item["detail"]["eventType"],
+            "lost": not sent.delays,
+            "delays": sent.delays,
+            "delivered_at": sent.delivered_at,
+        }
+        for sent in publisher.sent
+    ]
+    return {"publishing": publisher.counts(), "deliveries": deliveries}
+
+
 def _contact(contact: Contact) -> dict[str, Any]:
     bots = [member for member in contact.participants if member.role == CUSTOM_BOT]
     return {
         "id": contact.id,
+        "instance_arn": contact.instance.arn,
+        "channel": contact.channel,
         "state": contact.stage.value,
         "initial_contact_id": contact.initial_contact_id,
         "previous_contact_id": contact.previous_contact_id,
@@ -65,6 +84,7 @@ def _participant(member: Participant) -> dict[str, Any]:
         "disconnected_at": member.disconnected_at,
         "messages_sent": member.messages_sent,
         "sockets": member.sockets,
+        "capabilities": member.capabilities or {},
     }
 
 

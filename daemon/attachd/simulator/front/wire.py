@@ -26,6 +26,7 @@ _GENERIC_STATUS = {
     "RequestTimeoutException": 408,
     "RequestEntityTooLargeException": 413,
     "ThrottlingException": 429,
+    "TooManyRequestsException": 429,
     "InternalServiceException": 500,
     "ServiceUnavailableException": 503,
 }

@@ -9,6 +9,7 @@ from typing import Any
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.operations.addressed import contact_of
+from attachd.simulator.state.nouns import CHAT
 from attachd.simulator.state.world import World
 
 _MOST_BYTES = 32_768  # AWS: UpdateContactAttributes, Attributes
@@ -66,8 +67,8 @@ def update_participant_role_config(world: World, request: dict[str, Any], _now: 
     """Set idle timers; they apply to the next agent or bot that joins (AWS: set up chat timeouts)."""
     contact = contact_of(world, request)
     chat = request["ChannelConfiguration"].get("Chat")
-    if chat is None:
-        raise ApiError("InvalidRequestException", "ChannelConfiguration.Chat is required")
+    if chat is None or contact.channel != CHAT:
+        raise ApiError("InvalidRequestException", "ChannelConfiguration.Chat is required, and a chat")
     if contact.ended_at is not None:
         raise ApiError("ResourceNotFoundException", "The contact has ended")
     configured = chat["ParticipantTimerConfigList"]

@@ -3,10 +3,11 @@
 from typing import Any
 
 from attachd.simulator.errors import ApiError
+from attachd.simulator.instance import Instance
 from attachd.simulator.operations import connections, streaming
-from attachd.simulator.operations.addressed import require_instance
+from attachd.simulator.operations.addressed import instance_of
 from attachd.simulator.operations.attributes import check_attributes
-from attachd.simulator.state.nouns import CUSTOMER, Contact
+from attachd.simulator.state.nouns import CHAT, CUSTOMER, Contact
 from attachd.simulator.state.world import World
 
 _CHAT_MINUTES = 25 * 60  # AWS: StartChatContact, ChatDurationInMinutes
@@ -16,16 +17,20 @@ _INTERACTIVE = "application/vnd.amazonaws.connect.message.interactive"
 
 def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
     """Start a chat and hand the customer its participant token; the same ClientToken replays the answer."""
-    require_instance(world, request)
-    key = ("StartChatContact", request.get("ClientToken", ""))
-    known = world.remembered(key, now) if key[1] else None
+    instance = instance_of(world, request)
+    key = ("StartChatContact", instance.id, request.get("ClientToken", ""))
+    known = world.remembered(key, now) if key[2] else None
     if known is not None:
         return known
     topic = request.get("ChatStreamingConfiguration", {}).get("StreamingEndpointArn")
     if topic is not None:
-        streaming.check_topic(topic, world.dials.region)
-    source = _source(world, request)
-    contact = _contact(world, request, source, now)
+        streaming.check_topic(topic, instance.region)
+    # AWS: StartChatContact: "Active chat throttling returns a LimitExceededException"
+    most = world.dials.concurrent_chats
+    if most is not None and world.active[CHAT, instance.id] >= most:
+        raise ApiError("LimitExceededException", f"The instance has {most} active chats, its quota")
+    source = _source(world, instance, request)
+    contact = _contact(world, instance, request, source, now)
     world.start(contact)
     customer = world.add(contact, CUSTOMER, request["ParticipantDetails"]["DisplayName"], now)
     streamed = {} if topic is None else {"StreamingId": streaming.begin(world, contact, topic, now).id}
@@ -38,24 +43,28 @@ def start_chat_contact(world: World, request: dict[str, Any], now: float) -> dic
     answer |= streamed | connections.issue(world, customer, request.get("ConnectionTypes", ()), now)
     if source is not None:
         answer["ContinuedFromContactId"] = source.id
-    if key[1]:
+    if key[2]:
         world.remember(key, answer, now)
     return answer
 
 
-def _contact(world: World, request: dict[str, Any], source: Contact | None, now: float) -> Contact:
+def _contact(
+    world: World, instance: Instance, request: dict[str, Any], source: Contact | None, now: float
+) -> Contact:
     attributes = request.get("Attributes") or {}
     check_attributes(attributes)
     contact_id = world.new_contact_id(request)
     contact = Contact(
         id=contact_id,
+        instance=instance,
         initial_contact_id=contact_id,
         started_at=now,
         expires_at=now + 60 * request.get("ChatDurationInMinutes", _CHAT_MINUTES),
         attributes=attributes,
         segment_attributes=_PLAIN_CHAT | request.get("SegmentAttributes", {}),
-        tags={"aws:connect:instanceId": world.dials.instance_id},
+        tags={"aws:connect:instanceId": instance.id},
         related_contact_id=source.id if source else request.get("RelatedContactId"),
+        customer_id=request.get("CustomerId"),
         transcript=list(source.transcript) if source else [],
     )
     _check_guide(contact, request)
@@ -75,7 +84,7 @@ def _check_guide(contact: Contact, request: dict[str, Any]) -> None:
         )
 
 
-def _source(world: World, request: dict[str, Any]) -> Contact | None:
+def _source(world: World, instance: Instance, request: dict[str, Any]) -> Contact | None:
     """Find the ended contact from which a persistent chat goes on (AWS: StartChatContact, PersistentChat)."""
     persistent = request.get("PersistentChat")
     if persistent is None:
@@ -87,12 +96,13 @@ def _source(world: World, request: dict[str, Any]) -> Contact | None:
         raise ApiError(
             "InvalidRequestException", "PersistentChat must have a RehydrationType and a SourceContactId"
         )
-    if source_id not in world.contacts:
+    source = world.contacts.get(source_id)
+    if source is None or source.instance is not instance:
         raise ApiError(
             "ResourceNotFoundException", "The contact of PersistentChat.SourceContactId was not found"
         )
     if kind == "FROM_SEGMENT":
-        past = [world.contacts[source_id]]
+        past = [source]
     else:
         past = [each for each in world.contacts.values() if each.initial_contact_id == source_id]
     ended = [each for each in past if each.ended_at is not None]

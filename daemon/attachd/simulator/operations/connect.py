@@ -8,12 +8,16 @@ from typing import Any
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import iso_milliseconds
-from attachd.simulator.operations import attributes, chats, search, streaming
+from attachd.simulator.operations import attributes, chats, search, streaming, voice
 from attachd.simulator.operations.addressed import contact_of
 from attachd.simulator.state import walk
 from attachd.simulator.state.life import Stage
-from attachd.simulator.state.nouns import CUSTOM_BOT, Contact, Participant
+from attachd.simulator.state.metrics import chat_metrics
+from attachd.simulator.state.nouns import CHAT, CUSTOM_BOT, CUSTOMER, VOICE, Contact, Participant
 from attachd.simulator.state.world import World
+
+# AWS: CreateParticipant, ParticipantDetails: "the only valid value"
+_ROLES = {CHAT: CUSTOM_BOT, VOICE: CUSTOMER}
 
 
 def stop_contact(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
@@ -36,13 +40,13 @@ def describe_contact(world: World, request: dict[str, Any], _now: float) -> dict
         contact.ended_at,
     )
     described = {
-        "Arn": f"{world.dials.instance_arn}/contact/{contact.id}",
+        "Arn": contact.instance.contact_arn(contact.id),
         "Id": contact.id,
         "InitialContactId": contact.initial_contact_id if contact.previous_contact_id else None,
         "PreviousContactId": contact.previous_contact_id,
         "RelatedContactId": contact.related_contact_id,
         "InitiationMethod": contact.initiation_method,
-        "Channel": "CHAT",
+        "Channel": contact.channel,
         "QueueInfo": search.queue_info(contact),
         "AgentInfo": search.agent_info(contact),
         "InitiationTimestamp": contact.started_at,
@@ -50,6 +54,8 @@ def describe_contact(world: World, request: dict[str, Any], _now: float) -> dict
         "DisconnectTimestamp": contact.ended_at,
         "DisconnectReason": contact.disconnect_reason,
         "LastUpdateTimestamp": max(moment for moment in moments if moment is not None),
+        "CustomerId": contact.customer_id,
+        "ChatMetrics": chat_metrics(contact) if contact.channel == CHAT else None,
         "SegmentAttributes": contact.segment_attributes,
         "Tags": contact.tags,
         "Attributes": contact.attributes,
@@ -58,28 +64,42 @@ def describe_contact(world: World, request: dict[str, Any], _now: float) -> dict
 
 
 def create_participant(world: World, request: dict[str, Any], now: float) -> dict[str, Any]:
-    """Add a custom bot to a chat; it must connect within 15 s."""
+    """Add a custom bot to a chat, which must connect within 15 s, or another user to a call."""
     contact = contact_of(world, request)
     details = request["ParticipantDetails"]
-    if details.get("ParticipantRole") != CUSTOM_BOT:
-        raise ApiError("InvalidRequestException", "ParticipantRole must be CUSTOM_BOT for a CHAT contact")
+    role = _ROLES[contact.channel]
+    if details.get("ParticipantRole") != role:
+        raise ApiError(
+            "InvalidRequestException", f"ParticipantRole must be {role} for a {contact.channel} contact"
+        )
     # AWS: ParticipantDetailsToAdd, "DisplayName is Required", although the model does not say so
     if details.get("DisplayName") is None:
         raise ApiError("InvalidRequestException", "ParticipantDetails.DisplayName is required")
-    _require_room_for_bots(world, contact)
+    if contact.channel == CHAT:
+        _require_room_for_bots(world, contact)
+    else:
+        voice.require_agent(world, contact)
     key = ("CreateParticipant", contact.id, request.get("ClientToken", ""))
     known = world.remembered(key, now) if key[2] else None
     if known is not None:
         return _replay(world, contact, known)
+    if contact.channel == CHAT:
+        added = _add_bot(world, contact, details["DisplayName"], now)
+    else:
+        added = voice.add_caller(world, contact, details, now)
+    answer = _credentials(added)
+    if key[2]:
+        world.remember(key, answer, now)
+    return answer
+
+
+def _add_bot(world: World, contact: Contact, display_name: str, now: float) -> Participant:
     # AWS: custom participants, "only one custom participant per contact"
     if world.bot_slot_taken(contact, now):
         raise ApiError(world.dials.error_of_a_second_bot, "The contact already has a custom participant")
-    bot = world.add(contact, CUSTOM_BOT, details["DisplayName"], now)
-    answer = _credentials(bot)
-    if key[2]:
-        world.remember(key, answer, now)
+    bot = world.add(contact, CUSTOM_BOT, display_name, now)
     walk.bot_came(world, contact, now)
-    return answer
+    return bot
 
 
 def _require_room_for_bots(world: World, contact: Contact) -> None:
@@ -100,20 +120,27 @@ def _replay(world: World, contact: Contact, known: dict[str, Any]) -> dict[str, 
         case "an error":
             raise ApiError("ConflictException", "The ClientToken has been used")
         case "a new token":
-            (bot,) = (each for each in contact.participants if each.id == known["ParticipantId"])
-            world.renew_token(bot)
-            return _credentials(bot)
+            segments = (contact, *contact.joined)
+            (known_one,) = (
+                member
+                for each in segments
+                for member in each.participants
+                if member.id == known["ParticipantId"]
+            )
+            world.renew_token(known_one)
+            return _credentials(known_one)
         case _:
             return known
 
 
-def _credentials(bot: Participant) -> dict[str, Any]:
-    credentials = {"ParticipantToken": bot.token, "Expiry": iso_milliseconds(bot.expires_at)}
-    return {"ParticipantCredentials": credentials, "ParticipantId": bot.id}
+def _credentials(added: Participant) -> dict[str, Any]:
+    credentials = {"ParticipantToken": added.token, "Expiry": iso_milliseconds(added.expires_at)}
+    return {"ParticipantCredentials": credentials, "ParticipantId": added.id}
 
 
 OPERATIONS: dict[str, Callable[[World, dict[str, Any], float], dict[str, Any]]] = {
     "StartChatContact": chats.start_chat_contact,
+    "StartWebRTCContact": voice.start_web_rtc_contact,
     "StopContact": stop_contact,
     "DescribeContact": describe_contact,
     "CreateParticipant": create_participant,

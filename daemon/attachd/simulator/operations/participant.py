@@ -10,7 +10,7 @@ import msgspec
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.instants import iso_milliseconds
-from attachd.simulator.operations import connections, transcript
+from attachd.simulator.operations import connections, transcript, voice
 from attachd.simulator.state import idle, walk
 from attachd.simulator.state.nouns import (
     ACKNOWLEDGED,
@@ -19,6 +19,7 @@ from attachd.simulator.state.nouns import (
     DELIVERED,
     READ,
     TYPING,
+    VOICE,
     Contact,
     Item,
     Line,
@@ -45,7 +46,10 @@ def create_participant_connection(world: World, request: dict[str, Any], now: fl
 
     Without ConnectParticipant it is connected once it subscribes to its websocket.
     """
-    participant = connections.require_alive(world, world.participants.get(request["ParticipantToken"]), now)
+    participant = world.participants.get(request["ParticipantToken"])
+    if participant is not None and world.contacts[participant.contact_id].channel == VOICE:
+        return voice.connect(world, participant, request, now)
+    participant = connections.require_alive(world, participant, now)
     types, connect = request.get("Type", []), request.get("ConnectParticipant", False)
     for kind in types:
         if kind not in _PLAYED:

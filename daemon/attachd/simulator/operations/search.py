@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from attachd.simulator.errors import ApiError
-from attachd.simulator.operations.addressed import require_instance
+from attachd.simulator.operations.addressed import instance_of
 from attachd.simulator.state.nouns import Contact
 from attachd.simulator.state.world import World
 
@@ -25,7 +25,7 @@ _MOMENTS: Mapping[str, Callable[[Contact], float | None]] = {
     "SCHEDULED_TIMESTAMP": lambda _contact: None,  # a chat has none
 }
 _CRITERIA: Mapping[str, Callable[[Contact], str | None]] = {
-    "Channels": lambda _contact: "CHAT",
+    "Channels": lambda contact: contact.channel,
     "InitiationMethods": lambda contact: contact.initiation_method,
     "QueueIds": lambda contact: _id_in(contact.queue_arn),
     "AgentIds": lambda contact: _id_in(contact.agent_arn),
@@ -36,13 +36,13 @@ _Place = tuple[float, str]
 
 def search_contacts(world: World, request: dict[str, Any], _now: float) -> dict[str, Any]:
     """Find contacts, ended ones too; contacts that come meanwhile do not shift the pages still to be read."""
-    require_instance(world, request)
+    instance = instance_of(world, request)
     moment, start, end = _range_of(request["TimeRange"])
     sort_by, descending = _order_of(request.get("Sort"))
     wanted = _criteria_of(request.get("SearchCriteria") or {})
     found: list[tuple[_Place, Contact]] = []
     for contact in world.contacts.values():
-        at = moment(contact)
+        at = moment(contact) if contact.instance is instance else None
         if at is not None and start <= at <= end and _fits(contact, wanted):
             found.append(((sort_by(contact) or 0.0, contact.id), contact))
     found.sort(key=lambda entry: entry[0], reverse=descending)
@@ -51,7 +51,7 @@ def search_contacts(world: World, request: dict[str, Any], _now: float) -> dict[
         last = _place_of(request["NextToken"])
         found = [entry for entry in found if (entry[0] < last if descending else entry[0] > last)]
     size = request.get("MaxResults", _PAGE)
-    answer["Contacts"] = [_summary(world, contact) for _, contact in found[:size]]
+    answer["Contacts"] = [_summary(contact) for _, contact in found[:size]]
     if len(found) > size:
         answer["NextToken"] = base64.urlsafe_b64encode(msgspec.json.encode(found[size - 1][0])).decode()
     return answer
@@ -116,15 +116,15 @@ def agent_info(contact: Contact) -> dict[str, Any] | None:
     return {"Id": _id_in(contact.agent_arn), "ConnectedToAgentTimestamp": contact.agent_connected_at}
 
 
-def _summary(world: World, contact: Contact) -> dict[str, Any]:
+def _summary(contact: Contact) -> dict[str, Any]:
     """Write a ContactSearchSummary."""
     summary = {
-        "Arn": f"{world.dials.instance_arn}/contact/{contact.id}",
+        "Arn": contact.instance.contact_arn(contact.id),
         "Id": contact.id,
         "InitialContactId": contact.initial_contact_id if contact.previous_contact_id else None,
         "PreviousContactId": contact.previous_contact_id,
         "InitiationMethod": contact.initiation_method,
-        "Channel": "CHAT",
+        "Channel": contact.channel,
         "QueueInfo": queue_info(contact),
         "AgentInfo": agent_info(contact),
         "InitiationTimestamp": contact.started_at,

@@ -9,7 +9,7 @@ import msgspec
 from attachd.simulator.errors import ApiError
 from attachd.simulator.operations import transcript
 from attachd.simulator.operations.addressed import contact_of
-from attachd.simulator.state.nouns import Contact, Line, Stream
+from attachd.simulator.state.nouns import CHAT, Contact, Line, Stream
 from attachd.simulator.state.world import World
 
 _MOST_TOPICS = 2  # AWS: enable real-time chat message streaming, "2 topics per contact"
@@ -29,10 +29,12 @@ def start_contact_streaming(world: World, request: dict[str, Any], now: float) -
     # AWS: StartContactStreaming, ContactId: "associated with the first interaction"; the code is assumed
     if contact.previous_contact_id is not None:
         raise ApiError("ResourceNotFoundException", "ContactId must be the chat's initial contact")
+    if contact.channel != CHAT:  # AWS: message streaming is chat's; the code is assumed
+        raise ApiError("InvalidRequestException", "ContactId must name a chat")
     if contact.ended_at is not None and not _goes_on(world, contact.id):
         raise ApiError("ResourceNotFoundException", "The contact has ended")
     topic = request["ChatStreamingConfiguration"]["StreamingEndpointArn"]
-    check_topic(topic, world.dials.region)
+    check_topic(topic, contact.instance.region)
     if len(contact.streams) >= _MOST_TOPICS:
         raise ApiError(
             world.dials.error_of_a_third_topic, f"A contact streams to at most {_MOST_TOPICS} topics"
@@ -61,8 +63,8 @@ def notifications(world: World, lines: Iterable[Line]) -> Iterator[dict[str, Any
         if streams and line.reader is None:
             item = transcript.told(line)
             attributes = {name: item[name] for name in _ATTRIBUTES if name in item} | {
-                "InstanceId": world.dials.instance_id,
-                "AccountId": world.dials.account,
+                "InstanceId": line.contact.instance.id,
+                "AccountId": line.contact.instance.account,
                 "MessageVisibility": "ALL",
             }
             entry = {

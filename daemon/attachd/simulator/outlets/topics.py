@@ -1,7 +1,6 @@
 """What is said in streamed chats, on its way to their SNS topics, behind the same bounded buffer as contact events."""
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from itertools import groupby
 from operator import itemgetter
 from typing import Any
@@ -9,37 +8,36 @@ from typing import Any
 import structlog
 from botocore.exceptions import BotoCoreError, ClientError
 
-from attachd.simulator.outlets.publish import Publisher, outlet
+from attachd.simulator.outlets.outlet import Items
 
 _MOST_BYTES = 200_000  # AWS: PublishBatch: 262,144 for all messages together, with their attributes
+
+_TOPIC = itemgetter("TopicArn")
 
 _log = structlog.get_logger(__name__)
 
 
-@asynccontextmanager
-async def publishing_to_topics(region: str) -> AsyncIterator[Publisher]:
-    """Run a publisher of PublishBatch entries, each with its `TopicArn`; on leaving it drains as `publish`'s does."""
-    async with outlet("sns", region, _send) as publisher:
-        yield publisher
+class ToTopics:
+    """PublishBatch entries, each with its `TopicArn`; what a topic refuses concerns no other."""
 
+    service = "sns"
+    most = 10
 
-async def _send(client: Any, batch: list[dict[str, Any]]) -> int:
-    """Send a batch, topic by topic, each whatever becomes of the others; return how many were refused."""
-    refused = 0
-    for topic, entries in groupby(sorted(batch, key=itemgetter("TopicArn")), key=itemgetter("TopicArn")):
-        for part in parts(list(entries)):
-            numbered = [
-                {name: value for name, value in entry.items() if name != "TopicArn"} | {"Id": str(index)}
-                for index, entry in enumerate(part)
-            ]
-            try:
-                sent = await client.publish_batch(TopicArn=topic, PublishBatchRequestEntries=numbered)
-            except (BotoCoreError, ClientError) as error:
-                refused += len(part)
-                _log.warning("simulator.items_not_published", topic_arn=topic, error=str(error))
-            else:
-                refused += len(sent.get("Failed", []))
-    return refused
+    async def send(self, client: Any, items: Items) -> set[int]:
+        """Send a batch, topic by topic and part by part."""
+        refused: set[int] = set()
+        numbered = [entry | {"Id": str(place)} for place, entry in enumerate(items)]
+        for topic, entries in groupby(sorted(numbered, key=_TOPIC), key=_TOPIC):
+            for part in parts(list(entries)):
+                request = [{name: entry[name] for name in entry if name != "TopicArn"} for entry in part]
+                try:
+                    sent = await client.publish_batch(TopicArn=topic, PublishBatchRequestEntries=request)
+                except (BotoCoreError, ClientError) as error:
+                    refused |= {int(entry["Id"]) for entry in part}
+                    _log.warning("simulator.items_not_published", topic_arn=topic, error=str(error))
+                else:
+                    refused |= {int(entry["Id"]) for entry in sent.get("Failed", [])}
+        return refused
 
 
 def parts(entries: list[dict[str, Any]]) -> Iterator[list[dict[str, Any]]]:

@@ -15,6 +15,7 @@ from typing import Any, get_args
 from pydantic import TypeAdapter, ValidationError
 from pydantic_core import ErrorDetails, from_json, to_json
 
+from attachd.simulator.delivery import Target
 from attachd.simulator.dials import Dials
 from attachd.simulator.faults import AnyFault, Faults
 from attachd.simulator.flow import Step
@@ -28,6 +29,7 @@ _FAULTS = TypeAdapter(Faults)
 _CREATE = "CreateParticipant"
 _PAIR = 2
 _TRAFFIC = "traffic"
+_FLAGS: Mapping[str, str] = {"instances": "instance-arn"}  # the option, where it is not the dial's name
 
 # By table and key, the dial; what stands in none of them stands in [connect]
 _ELSEWHERE: Mapping[str, Mapping[str, str]] = {
@@ -36,12 +38,13 @@ _ELSEWHERE: Mapping[str, Mapping[str, str]] = {
         name: name
         for name in (
             "metered",
+            "concurrent_chats",
             "throttled_calls_spend_quota",
             "refused_calls_spend_quota",
             "send_message_and_send_event_share_a_quota",
         )
     },
-    "events": {"target": "events"},
+    "events": {"target": "events", "delivery": "delivery"},
 }
 _TOLD_BY_QUOTAS = {"quotas", "rate", "burst"}
 _PLACED = _TOLD_BY_QUOTAS.union(*(keys.values() for keys in _ELSEWHERE.values()))
@@ -178,7 +181,7 @@ class _Layout:
                 self.given.get(dial, told) for dial, told in zip(("rate", "burst"), pair, strict=True)
             ]
         for dial, value in self.given.items():
-            self._put(dial, value, (f"--{dial.replace('_', '-')}",))
+            self._put(dial, value, (f"--{_FLAGS.get(dial, dial.replace('_', '-'))}",))
 
     def path(self, path: Path) -> Path:
         """Turn a path that begins with a dial into the document's."""
@@ -244,7 +247,9 @@ def _tagged(union: Any, tag: str) -> Iterator[tuple[str, list[str]]]:
         yield str(names[tag]), list(names)
 
 
-_MEMBERS: Mapping[str, list[str]] = dict([*_tagged(Step, "step"), *_tagged(AnyFault, "kind")])
+_MEMBERS: Mapping[str, list[str]] = dict(
+    [*_tagged(Step, "step"), *_tagged(AnyFault, "kind"), *_tagged(Target, "kind")]
+)
 
 
 def _strange_operations(dials: Mapping[str, Any]) -> Iterator[_Problem]:

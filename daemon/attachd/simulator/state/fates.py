@@ -68,7 +68,7 @@ class Fates:
         self._seed = seed
         self._since = since
         self._calls: dict[tuple[str, str], int] = {}
-        self._buckets: dict[tuple[str, str], Bucket] = {}
+        self._buckets: dict[tuple[str, str, str], Bucket] = {}
         self._expired: dict[str, str] = {}
 
     @property
@@ -114,7 +114,7 @@ class Fates:
         """Tell whether a fault that selects the call does anything to it."""
         match fault:
             case Throttling(rate=float(rate), burst=burst):
-                key = (name, call.operation)
+                key = (name, call.operation, call.instance_id)
                 return not self._buckets.setdefault(key, Bucket(rate, burst)).take(call.at)
             case ExpiredCredentials(access_key=expired):
                 if not call.access_key:  # unsigned, as the Participant Service may be called

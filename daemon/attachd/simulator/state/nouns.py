@@ -1,4 +1,4 @@
-"""What exists in a simulated instance: records and their constants. No rule and no move enters.
+"""What exists in simulated instances: records and their constants. No rule and no move enters.
 
 Times are seconds since the epoch.
 """
@@ -7,7 +7,11 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from attachd.simulator.flow import Flow
+from attachd.simulator.instance import Instance
 from attachd.simulator.state.life import Stage
+
+CHAT = "CHAT"
+VOICE = "VOICE"
 
 CUSTOMER = "CUSTOMER"
 CUSTOM_BOT = "CUSTOM_BOT"
@@ -43,6 +47,8 @@ class Participant:
     connected_at: float | None = None
     disconnected_at: float | None = None
     messages_sent: int = 0
+    capabilities: dict[str, str] | None = None
+    """What a user added to a call may send: Video, ScreenShare."""
     sockets: int = 0
     """How many of its websockets are open."""
 
@@ -111,9 +117,10 @@ class Stream:
 
 @dataclass(slots=True)
 class Contact:
-    """One segment of a chat. Segment attributes stand in the API's own form."""
+    """One segment of a chat or call. Segment attributes stand in the API's own form."""
 
     id: str
+    instance: Instance
     started_at: float
     expires_at: float
     attributes: dict[str, str]
@@ -122,9 +129,11 @@ class Contact:
     tags: dict[str, str]
     """Replaced, never changed in place, since the contact that follows begins with them."""
     initial_contact_id: str
+    channel: str = CHAT
     previous_contact_id: str | None = None
     related_contact_id: str | None = None
     initiation_method: str = "API"
+    customer_id: str | None = None
     stage: Stage = Stage.STARTED
     connected_at: float | None = None
     queue_arn: str | None = None
@@ -135,6 +144,8 @@ class Contact:
     disconnect_reason: str | None = None
     participants: list[Participant] = field(default_factory=list)
     transcript: list[Item] = field(default_factory=list)
+    joined: list["Contact"] = field(default_factory=list)
+    """The contacts of the users added to a call; only its initial contact has any."""
     streams: dict[str, Stream] = field(default_factory=dict)
     """Of the whole chat; only an initial contact has any."""
     timers: dict[tuple[str, str], int] = field(default_factory=dict)
@@ -170,7 +181,8 @@ class Happening:
 class Call:
     """One API call as it was answered; `code` is empty for a success, `operation` for an unknown one.
 
-    `status` is 0 if no answer was sent; `fault` says what faults were done to it, `effect` whether it was carried out.
+    `status` is 0 if no answer was sent; `instance_id` says whose quota it was to spend, `fault` what faults were done to
+    it, `effect` whether it was carried out.
     """
 
     operation: str
@@ -178,5 +190,6 @@ class Call:
     status: int
     code: str
     contact_id: str
+    instance_id: str = ""
     fault: str = ""
     effect: bool = False

@@ -160,20 +160,23 @@ def _succeed(world: World, old: Contact, method: str, reason: str | None, now: f
     """
     following = Contact(
         id=world.new_id(old, "contact"),
+        instance=old.instance,
         started_at=now,
         expires_at=old.expires_at,
         attributes=old.attributes,
         segment_attributes=old.segment_attributes,
         tags=old.tags,
+        channel=old.channel,
         initial_contact_id=old.initial_contact_id,
         previous_contact_id=old.id,
         related_contact_id=old.related_contact_id,
+        customer_id=old.customer_id,
         initiation_method=method,
         timers=old.timers,  # AWS: ParticipantTimerConfiguration: they persist across contacts of the chain
     )
     world.start(following)
-    customers = [member for member in old.participants if member.role == CUSTOMER]
-    old.participants = [member for member in old.participants if member.role != CUSTOMER]
+    customers = [member for member in old.participants if member.role == CUSTOMER and member.present]
+    old.participants = [member for member in old.participants if member not in customers]
     world.end(old, reason, now, last=TRANSFERRED if reason is None else None)
     following.transcript = list(old.transcript)
     following.participants = customers

@@ -1,10 +1,10 @@
-"""The state of one simulated instance, and the moves between its contacts' stages.
+"""The state of the simulated instances, and the moves between its contacts' stages.
 
 Pure: time is an argument, ids and tokens come from seeded dice, nothing is read or sent. Moves assume that
 the operations have checked the rules; what happens to a contact is left in `happenings` for whoever announces it.
 """
 
-from collections import deque
+from collections import Counter, deque
 from heapq import heappush
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +14,7 @@ from attachd.simulator.state.events import contact_event
 from attachd.simulator.state.life import Stage, moved
 from attachd.simulator.state.nouns import (
     AGENT,
+    CHAT,
     CUSTOM_BOT,
     CUSTOMER,
     ENDED,
@@ -36,18 +37,20 @@ _CALLS_REMEMBERED = 1_000_000
 
 
 class World:
-    """All that exists in the instance."""
+    """All that exists in the instances."""
 
     def __init__(self, dials: Dials) -> None:
         self.dials = dials
+        self.instances = {instance.id: instance for instance in dials.existing()}
         self.contacts: dict[str, Contact] = {}
+        self.active: Counter[tuple[str, str]] = Counter()  # contacts not ended, by channel and instance id
         self.participants: dict[str, Participant] = {}  # by participant token
         self.connections: dict[str, Connection] = {}  # by connection token
         self.tickets: dict[str, Ticket] = {}  # by the secret of a websocket's URL, until it is opened
         self.happenings: deque[dict[str, Any]] = deque()  # contact events not yet announced
         self.lines: deque[Line] = deque()  # what has been said and done in chats, not yet told
         self.calls: deque[Call] = deque(maxlen=_CALLS_REMEMBERED)
-        self.quotas: dict[str, Bucket] = {}  # by API; the front door fills it
+        self.quotas: dict[tuple[str, str], Bucket] = {}  # by API and instance id; the front door fills it
         self.deadlines: list[tuple[float, int, str, str]] = []  # a heap; see `by`
         self._answers: dict[tuple[str, ...], tuple[float, dict[str, Any]]] = {}
         self._dice = Dice(dials.seed)
@@ -64,7 +67,8 @@ class World:
         """Return a version 4 UUID for something of this kind in the contact, or which follows from it."""
         return self._dice.new_id(contact.id, kind)
 
-    def _new_token(self, contact_id: str, kind: str) -> str:
+    def new_token(self, contact_id: str, kind: str) -> str:
+        """Return a bearer token of this kind in the contact, which nobody can guess who does not know the seed."""
         return f"{self.dials.token_marker}-{kind}-{self._dice.new_secret(contact_id, kind)}"
 
     def remembered(self, key: tuple[str, ...], now: float) -> dict[str, Any] | None:
@@ -82,6 +86,7 @@ class World:
         AWS: StartChatContact: its customer has five minutes to connect, and the chat its ChatDurationInMinutes.
         """
         self.contacts[contact.id] = contact
+        self.active[contact.channel, contact.instance.id] += 1
         self.by(contact.started_at + self.dials.customer_connects_within_seconds, contact, "customer")
         self.by(contact.expires_at, contact, "duration")
         self.happen("INITIATED", contact, contact.started_at)
@@ -104,7 +109,7 @@ class World:
             contact_id=contact.id,
             role=role,
             display_name=display_name,
-            token=self._new_token(contact.id, "participant"),
+            token=self.new_token(contact.id, "participant"),
             created_at=now,
             expires_at=contact.expires_at,
         )
@@ -114,7 +119,7 @@ class World:
 
     def renew_token(self, participant: Participant) -> None:
         """Give the participant another token; the former ones stay good."""
-        participant.token = self._new_token(participant.contact_id, "participant")
+        participant.token = self.new_token(participant.contact_id, "participant")
         self.participants[participant.token] = participant
 
     def lapsed(self, participant: Participant, now: float) -> bool:
@@ -133,13 +138,13 @@ class World:
 
     def issue_connection(self, participant: Participant, expires_at: float) -> str:
         """Return a new connection token of the participant."""
-        token = self._new_token(participant.contact_id, "connection")
+        token = self.new_token(participant.contact_id, "connection")
         self.connections[token] = Connection(participant, expires_at)
         return token
 
     def issue_ticket(self, participant: Participant, now: float) -> tuple[str, Ticket]:
         """Return the secret of a new websocket URL of the participant, and what it stands for."""
-        secret, dials = self._new_token(participant.contact_id, "websocket"), self.dials
+        secret, dials = self.new_token(participant.contact_id, "websocket"), self.dials
         ticket = Ticket(
             participant, now + dials.websocket_opens_within_seconds, now + dials.websocket_seconds
         )
@@ -155,16 +160,17 @@ class World:
             self.establish(contact, now)
 
     def establish(self, contact: Contact, now: float) -> None:
-        """Announce that the contact has its customer."""
+        """Note that the contact has its customer; announced for chats (AWS: not for inbound calls)."""
         contact.stage = moved(contact.stage, Stage.CONNECTED)
         contact.connected_at = now
         contact.due.pop("customer", None)
-        self.happen("CONNECTED_TO_SYSTEM", contact, now)
+        if contact.channel == CHAT:
+            self.happen("CONNECTED_TO_SYSTEM", contact, now)
 
     def enqueue(self, contact: Contact, queue: str, now: float) -> None:
         """Put the contact into a queue; a bot may stay."""
         contact.stage = moved(contact.stage, Stage.QUEUED)
-        contact.queue_arn = f"{self.dials.instance_arn}/queue/{queue}"
+        contact.queue_arn = f"{contact.instance.arn}/queue/{queue}"
         contact.enqueued_at = now
         contact.steps = ()
         contact.due.pop("step", None)
@@ -175,7 +181,7 @@ class World:
         contact.stage = moved(contact.stage, Stage.WITH_AGENT)
         contact.due.pop("agent", None)
         agent = self.add(contact, AGENT, "Agent", now)
-        contact.agent_arn = f"{self.dials.instance_arn}/agent/{agent.id}"
+        contact.agent_arn = f"{contact.instance.arn}/agent/{agent.id}"
         contact.agent_connected_at = now
         self.connect(agent, now)
         for bot in contact.participants:
@@ -199,8 +205,12 @@ class World:
         `last` is the event which closes its transcript, if any. AWS: contact events: COMPLETED follows at once unless an agent has after-contact work to do.
         """
         contact.stage = moved(contact.stage, Stage.ENDED)
+        self.active[contact.channel, contact.instance.id] -= 1
         for participant in contact.participants:
             self.disconnect(participant, now)
+        for each in contact.joined:
+            if each.ended_at is None:
+                self.end(each, reason, now)
         if last is not None:
             self.note(contact, now, content_type=last)
         contact.ended_at = now

@@ -27,7 +27,7 @@ class Counts:
 
     arrived: int = 0
     turned_away: int = 0
-    """StartChatContact was throttled."""
+    """StartChatContact was refused: throttled, or the instance had as many chats as it may."""
     no_shows: int = 0
     """Started a chat and never connected."""
     finished: int = 0
@@ -82,6 +82,7 @@ class Customers:
         self._traffics = 0
         self._coming = 0
         self._chatting: dict[str, _Customer] = {}  # by contact id, once connected
+        self._instances = tuple(world.instances)
         self.counts = Counts()
 
     @property
@@ -125,7 +126,7 @@ class Customers:
 
     def _arrive(self, coming: _Coming, at: float) -> None:
         who = character(coming.traffic, coming.seed, coming.number)
-        instance = self._world.dials.instance_id
+        instance = self._instances[coming.number % len(self._instances)]
         perform = self._perform_metered if coming.traffic.spends_quota else self._perform
         request = who.kind.request(instance, coming.number)
         coming.number += 1

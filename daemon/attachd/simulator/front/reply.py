@@ -13,7 +13,7 @@ from attachd.simulator.front.clock import Timekeeper
 _RST_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no seconds
 
 
-async def deliver(request: web.BaseRequest, answer: Answer, clock: Timekeeper) -> web.StreamResponse:
+async def reply(request: web.BaseRequest, answer: Answer, clock: Timekeeper) -> web.StreamResponse:
     """Send an answer as its fault has it; returns when there is no more to be done."""
     if answer.delay_seconds:
         await clock.until(clock.now() + answer.delay_seconds)
