@@ -7,6 +7,7 @@ place that writes entries.
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Final
 
 import anyio
@@ -47,6 +48,7 @@ class Claims:
         alive: whether another owner may still be at work (``Replicas.alive``); none is, unless given.
         rival_seconds: how long to leave a contact that another living process has: a little longer than it
             takes to see that one die.
+        generations: how many participants are asked for, at most, one after the other.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Claims:
         *,
         alive: Callable[[str], Awaitable[bool]] = _nobody,
         rival_seconds: float = 8.0,
+        generations: int = 3,
     ) -> None:
+        self._generations = generations
         self._journal = journal
         self._owner = owner
         self._now = now
@@ -82,7 +86,7 @@ class Claims:
             await other.let_go.wait()
         hand = self._hands[contact_id] = _Hand()
         try:
-            claim = Claim(self._journal, await self._take(contact_id), self._now, hand)
+            claim = Claim(self._journal, await self._take(contact_id), self._now, hand, self._generations)
             closed: Outcome | None = None
             try:
                 yield claim
@@ -169,10 +173,13 @@ class Claims:
 class Claim:
     """A contact in hand. Every move is written before it is relied on."""
 
-    def __init__(self, journal: Journal, entry: Entry, now: Callable[[], float], hand: _Hand) -> None:
+    def __init__(
+        self, journal: Journal, entry: Entry, now: Callable[[], float], hand: _Hand, generations: int
+    ) -> None:
         self._journal = journal
         self._now = now
         self._hand = hand
+        self._generations = generations
         self._opened = False
         self.entry = entry
 
@@ -180,6 +187,11 @@ class Claim:
     def over(self) -> bool:
         """Whether the contact ended meanwhile."""
         return self._hand.ended is not None
+
+    @property
+    def last(self) -> bool:
+        """Whether no further generation will be asked for."""
+        return self.entry.generation >= self._generations
 
     def check(self) -> None:
         """Look again before something is spent on the contact.
@@ -200,10 +212,30 @@ class Claim:
         if left > 0:
             raise Transient("window_closing", "waiting for the next generation", after=left)
 
-    async def begin(self, bot: str, rule: str) -> Entry:
-        """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation."""
+    @property
+    def window(self) -> float:
+        """Seconds until this generation has surely lapsed; 0 if it has, or was never asked for."""
+        if self.entry.requested_at is None:
+            return 0.0
+        return max(0.0, self.entry.requested_at + lifecycle.LAPSE_SECONDS - self._now())
+
+    def lapsed(self) -> None:
+        """Connect says that this generation's participant is gone: the next request asks for another."""
+        self.entry = lifecycle.next_generation(self.entry)
+
+    async def begin(self, bot: str, rule: str, *, lapses: bool = True) -> Entry:
+        """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation.
+
+        Raises:
+            Permanent: the contact ended meanwhile, or has had its generations.
+            Transient: the claim was lost, or the journal does not answer.
+        """
         self.check()
-        entry = lifecycle.begin(self.entry, self._now())
+        entry = lifecycle.begin(self.entry, self._now(), lifecycle.LAPSE_SECONDS if lapses else inf)
+        if entry.generation > self._generations:
+            raise Permanent(
+                Outcome.UNSERVED, "generations_spent", f"{self._generations} participants lapsed before"
+            )
         self._opened = entry.requested_at != self.entry.requested_at
         return await self._write(replace(entry, bot=bot, rule=rule))
 

@@ -24,11 +24,12 @@ from attachd import logs, settings, wiring
 from attachd.contact_fields import CONTACT_EVENT
 from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Misconfigured, Permanent, Transient
-from attachd.lifecycle import EFFECTS, Effect
+from attachd.lifecycle import Effect, effect
 from attachd.model import ContactEvent
 from attachd.patterns.lint import lint
 from attachd.rules import Rules
 from attachd.simulator.command import simulate
+from attachd.sources.file import FileSource
 
 EX_CONFIG: Final = 78
 
@@ -66,13 +67,37 @@ def attachd(
 
 
 @app.command()
-def run(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def run(
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    shadow: Annotated[
+        bool,
+        typer.Option("--shadow", help="everything but the calls, on a queue of its own: it takes the events"),
+    ] = False,
+    dry_run: Annotated[
+        Path | None,
+        typer.Option(
+            help="everything but the calls, for the events of this file, one a line; - for standard input"
+        ),
+    ] = None,
+) -> None:
     """Serve until SIGTERM, then drain."""
+    rehearsal = wiring.Rehearsal(_events(dry_run)) if shadow or dry_run is not None else None
     with _configuration_errors():
         loaded = settings.load(config)
         wiring.check(loaded)
         logs.configure(loaded.logging.level, loaded.logging.format)
-        anyio.run(wiring.run, loaded, backend_options={"use_uvloop": find_spec("uvloop") is not None})
+        anyio.run(
+            wiring.run, loaded, rehearsal, backend_options={"use_uvloop": find_spec("uvloop") is not None}
+        )
+
+
+def _events(path: Path | None) -> FileSource | None:
+    if path is None:
+        return None
+    if str(path) == "-":
+        return FileSource("standard input", lambda: sys.stdin.buffer)
+    return FileSource(str(path), lambda: path.open("rb"))
 
 
 @app.command()
@@ -138,13 +163,17 @@ def _printable(foreign: str) -> str:
 
 def _chosen(rules: Rules, event: ContactEvent) -> tuple[str | None, str | None, str]:
     """The bot, the rule and the reason; neither of the first two where there is no bot."""
-    if EFFECTS[event.type] is not Effect.OPENS:
-        return None, None, f"{event.type} opens no chat; INITIATED and CONNECTED_TO_SYSTEM do"
+    if effect(event.contact.channel, event.type) is not Effect.OPENS:
+        return (
+            None,
+            None,
+            f"{event.type} opens no {event.contact.channel} contact for a bot: see docs/operations.md",
+        )
     try:
         choice = rules.choose(event)
     except Permanent as error:
         return None, None, error.detail
-    return choice.bot.name, choice.rule, f"rule {choice.rule!r} is the first that matches"
+    return choice.bots[0].name, choice.rule, f"rule {choice.rule!r} is the first that matches"
 
 
 @journal.command("create")

@@ -1,105 +1,92 @@
-"""Amazon Connect and its Participant Service: the calls, and what their errors mean to us, in one table.
+"""Amazon Connect and its Participant Service: the calls. What their errors mean to us is ``failures``'s.
 
 The SDK's own retries are off: every try must buy a token of the quota, and only the line can do that
 (measured for 120 chats at once against 5/s: botocore's standard mode attaches 19 to 26 of them). Credentials
 go in and out as ``Secret``; no foreign exception leaves this module, since its text may quote a request.
 """
 
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from http import HTTPStatus
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final
 
 import aiohttp
+import anyio
+import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    CredentialRetrievalError,
-    EndpointConnectionError,
-    HTTPClientError,
-    NoCredentialsError,
-    PartialCredentialsError,
-    ReadTimeoutError,
-)
-from botocore.exceptions import (
-    ConnectionError as BotoConnectionError,
-)
+from botocore.exceptions import BotoCoreError
 
-from attachd.errors import Misconfigured, Permanent, Transient
-from attachd.model import AttachRequest, Outcome, Participant, Secret
+from attachd.errors import Misconfigured, Transient
+from attachd.failures import CREDENTIALS, GONE, Failure, translate
+from attachd.model import AttachRequest, Connection, ContactState, Participant, Secret
 
 _CONNECT_SECONDS: Final = 2.0
 _READ_SECONDS: Final = 4.0
 _CONNECTIONS: Final = 50  # the default of 10 caps a client at 166 calls/s at 50 ms each
+_RENEW_SECONDS: Final = 10.0
+_NEVER: Final = 0.001  # DescribeContact's timestamps: 1970-01-01T00:00:00.001Z stands for "has not happened"
+
+log = structlog.get_logger(__name__)
 
 
-class _Row(Protocol):
-    def __call__(self, detail: str) -> Exception: ...
+@dataclass(frozen=True, slots=True)
+class _Pair:
+    """The two services' clients."""
 
-
-def _later(reason: str, *, after: float | None = None, ambiguous: bool = False) -> _Row:
-    return lambda detail: Transient(reason, detail, after=after, ambiguous=ambiguous)
-
-
-def _never(outcome: Outcome, reason: str) -> _Row:
-    return lambda detail: Permanent(outcome, reason, detail)
-
-
-# CreateParticipant's modelled errors (botocore's service model), then those common to all of AWS.
-# 402 and 409 say that the contact has, or cannot have, a custom participant: never "again".
-ERRORS: Final[Mapping[str, _Row]] = {
-    "ThrottlingException": _later("throttled"),
-    "TooManyRequestsException": _later("throttled"),
-    "Throttling": _later("throttled"),
-    "RequestLimitExceeded": _later("throttled"),
-    "RequestTimeoutException": _later("timeout"),
-    "ValidationException": _never(Outcome.REFUSED, "invalid_request"),
-    "InternalServiceException": _later("connect_internal", ambiguous=True),
-    "ServiceUnavailable": _later("connect_unavailable", ambiguous=True),
-    "ServiceQuotaExceededException": _never(Outcome.OCCUPIED, "quota_exceeded"),
-    "ConflictException": _never(Outcome.OCCUPIED, "conflict"),
-    "ResourceNotFoundException": _never(Outcome.REFUSED, "not_found"),
-    "InvalidRequestException": _never(Outcome.REFUSED, "invalid_request"),
-    "AccessDeniedException": _later("access_denied", after=30.0),
-    "UnrecognizedClientException": _later("credentials", after=10.0),
-    "InvalidSignatureException": _later("credentials", after=10.0),
-    "ExpiredTokenException": _later("credentials", after=10.0),
-    "ExpiredToken": _later("credentials", after=10.0),
-    "RequestExpired": _later("clock_skew", after=10.0),
-}
-
-# The Participant Service's authority is the token alone: denied means that token or participant is gone.
-GONE: Final[Mapping[str, _Row]] = {
-    "AccessDeniedException": _never(Outcome.UNSERVED, "participant_gone"),
-    "ResourceNotFoundException": _never(Outcome.UNSERVED, "participant_gone"),
-}
+    connect: Any
+    participants: Any
 
 
 class Connect:
-    """One account and Region's Amazon Connect.
+    """One account and Region's Amazon Connect. See ``ports.Attacher``.
 
     Args:
-        connect: an aiobotocore ``connect`` client.
-        participants: an aiobotocore ``connectparticipant`` client, unsigned.
+        sessions: makes a new session, which reads credentials anew.
+        user_agent: of every call.
+        endpoint_url: instead of where AWS tools would go.
     """
 
-    def __init__(self, connect: Any, participants: Any) -> None:
-        self._connect = connect
-        self._participants = participants
+    def __init__(
+        self, sessions: Callable[[], AioSession], user_agent: str, *, endpoint_url: str | None = None
+    ) -> None:
+        self._sessions = sessions
+        self._user_agent = user_agent
+        self._endpoint_url = endpoint_url
+        self._pair: _Pair | None = None
+        self._made_at = 0.0
+        self._stale = False
+        self._making = anyio.Lock()
+        self._stacks: list[AsyncExitStack] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        """Make the clients, once: making them blocks for up to 0.2 s.
+
+        Raises:
+            Misconfigured: no Region is set.
+        """
+        try:
+            await self._make()
+        except BotoCoreError as error:
+            raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
+        try:
+            yield
+        finally:
+            while self._stacks:
+                await self._stacks.pop().aclose()
 
     async def attach(self, request: AttachRequest) -> Participant:
-        """See ``ports.Attacher``. API reference: CreateParticipant."""
+        """CreateParticipant."""
         details: dict[str, Any] = {"ParticipantRole": request.role, "DisplayName": request.display_name}
         if request.capabilities:
             details["ParticipantCapabilities"] = dict(request.capabilities)
-        try:
-            answer = await self._connect.create_participant(
+        clients = await self._clients()
+        with self._translated("CreateParticipant"):
+            answer = await clients.connect.create_participant(
                 InstanceId=request.instance_id,
                 ContactId=request.contact_id,
                 ClientToken=request.client_token,
@@ -111,30 +98,116 @@ class Connect:
                 token=Secret(credentials["ParticipantToken"]),
                 expiry=str(credentials.get("Expiry", "")),
             )
-        except (ClientError, BotoCoreError, aiohttp.ClientError, OSError) as error:
-            _translate(error, "CreateParticipant")
-        except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
-            detail = f"CreateParticipant's reply cannot be read: {type(error).__name__}"
-            raise Transient("malformed_reply", detail, ambiguous=True) from None
 
-    async def dismiss(self, participant: Participant) -> None:
-        """See ``ports.Attacher``. Takes the flow's "Bot participant disconnected" branch."""
-        operation = "CreateParticipantConnection"
-        try:
-            answer = await self._participants.create_participant_connection(
+    async def stream(self, instance_id: str, contact_id: str, topic: str, client_token: str) -> None:
+        """StartContactStreaming."""
+        clients = await self._clients()
+        with self._translated("StartContactStreaming"):
+            await clients.connect.start_contact_streaming(
+                InstanceId=instance_id,
+                ContactId=contact_id,
+                ChatStreamingConfiguration={"StreamingEndpointArn": topic},
+                ClientToken=client_token,
+            )
+
+    async def set_timers(self, instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
+        """UpdateParticipantRoleConfig, for the customer."""
+        configured = [
+            {
+                "ParticipantRole": "CUSTOMER",
+                "TimerType": kind,
+                "TimerValue": {"ParticipantTimerDurationInMinutes": minutes},
+            }
+            for kind, minutes in timers.items()
+        ]
+        clients = await self._clients()
+        with self._translated("UpdateParticipantRoleConfig"):
+            await clients.connect.update_participant_role_config(
+                InstanceId=instance_id,
+                ContactId=contact_id,
+                ChannelConfiguration={"Chat": {"ParticipantTimerConfigList": configured}},
+            )
+
+    async def connect(self, participant: Participant) -> Connection:
+        """CreateParticipantConnection."""
+        clients = await self._clients()
+        with self._translated("CreateParticipantConnection", GONE):
+            answer = await clients.participants.create_participant_connection(
                 ParticipantToken=participant.token.reveal(),
                 Type=["CONNECTION_CREDENTIALS"],
                 ConnectParticipant=True,
             )
-            operation = "DisconnectParticipant"
-            await self._participants.disconnect_participant(
-                ConnectionToken=answer["ConnectionCredentials"]["ConnectionToken"]
+            credentials = answer["ConnectionCredentials"]
+            return Connection(Secret(credentials["ConnectionToken"]), str(credentials.get("Expiry", "")))
+
+    async def disconnect(self, connection: Connection) -> None:
+        """DisconnectParticipant. Takes the flow's "Bot participant disconnected" branch."""
+        clients = await self._clients()
+        with self._translated("DisconnectParticipant", GONE):
+            await clients.participants.disconnect_participant(ConnectionToken=connection.token.reveal())
+
+    async def describe(self, instance_id: str, contact_id: str) -> ContactState:
+        """DescribeContact."""
+        clients = await self._clients()
+        with self._translated("DescribeContact"):
+            answer = await clients.connect.describe_contact(InstanceId=instance_id, ContactId=contact_id)
+            contact = answer["Contact"]
+            return ContactState(
+                connected=_happened(contact.get("ConnectedToSystemTimestamp")),
+                queued=_happened((contact.get("QueueInfo") or {}).get("EnqueueTimestamp")),
+                agent=_happened((contact.get("AgentInfo") or {}).get("ConnectedToAgentTimestamp")),
+                ended=_happened(contact.get("DisconnectTimestamp")),
             )
-        except (ClientError, BotoCoreError, aiohttp.ClientError, OSError) as error:
-            _translate(error, operation, GONE)
-        except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
-            detail = f"{operation}'s reply cannot be read: {type(error).__name__}"
-            raise Transient("malformed_reply", detail) from None
+
+    @contextmanager
+    def _translated(
+        self, operation: str, first: Mapping[str, Failure] = MappingProxyType({})
+    ) -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever a client or its parser raises, it leaves as ours
+            try:
+                translate(error, operation, first)
+            except Transient as ours:
+                self._stale = self._stale or ours.reason == CREDENTIALS.reason
+                raise
+
+    async def _clients(self) -> _Pair:
+        """The clients; new ones if the credentials of these are refused, since only a new session reads them anew."""
+        async with self._making:
+            if self._stale and anyio.current_time() >= self._made_at + _RENEW_SECONDS:
+                log.info("connect.clients_renewed", reason="the credentials were refused")
+                await self._make()
+            if self._pair is None:
+                raise RuntimeError("Connect is not open")
+            return self._pair
+
+    async def _make(self) -> None:
+        """Make both clients. The former ones stay open for the calls that they are in the middle of."""
+        common: dict[str, Any] = {
+            "retries": {"total_max_attempts": 1, "mode": "standard"},
+            "connect_timeout": _CONNECT_SECONDS,
+            "read_timeout": _READ_SECONDS,
+            "max_pool_connections": _CONNECTIONS,
+            "user_agent": self._user_agent,
+            "http_session_cls": _Straight,
+        }
+        # The Participant Service takes a bearer token, not Signature Version 4, whatever botocore's model says.
+        signed, unsigned = AioConfig(**common), AioConfig(signature_version=UNSIGNED, **common)
+        session = self._sessions()
+        async with AsyncExitStack() as stack:
+            self._pair = _Pair(
+                *[
+                    await stack.enter_async_context(
+                        session.create_client(service, config=config, endpoint_url=self._endpoint_url)
+                    )
+                    for service, config in (("connect", signed), ("connectparticipant", unsigned))
+                ]
+            )
+            self._stacks.append(stack.pop_all())
+        self._made_at, self._stale = anyio.current_time(), False
+        if len(self._stacks) > 2:  # noqa: PLR2004 - these, and those before them, whose last calls are under way
+            await self._stacks.pop(0).aclose()
 
 
 class _Straight(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no types
@@ -154,79 +227,5 @@ async def _refuse(*_: object) -> None:
     raise aiohttp.ClientError("redirected")
 
 
-@asynccontextmanager
-async def clients(
-    session: AioSession, user_agent: str, *, endpoint_url: str | None = None
-) -> AsyncIterator[Connect]:
-    """A ``Connect`` over clients of its own, made once: making one blocks for up to 0.2 s.
-
-    Region, endpoint (unless given) and credentials come from where every AWS tool takes them.
-
-    Raises:
-        Misconfigured: no Region is set.
-    """
-    common: dict[str, Any] = {
-        "retries": {"total_max_attempts": 1, "mode": "standard"},
-        "connect_timeout": _CONNECT_SECONDS,
-        "read_timeout": _READ_SECONDS,
-        "max_pool_connections": _CONNECTIONS,
-        "user_agent": user_agent,
-        "http_session_cls": _Straight,
-    }
-    # The Participant Service takes a bearer token, not Signature Version 4, whatever botocore's model says.
-    signed, unsigned = AioConfig(**common), AioConfig(signature_version=UNSIGNED, **common)
-    try:
-        async with (
-            session.create_client("connect", config=signed, endpoint_url=endpoint_url) as connect,
-            session.create_client(
-                "connectparticipant", config=unsigned, endpoint_url=endpoint_url
-            ) as participants,
-        ):
-            yield Connect(connect, participants)
-    except BotoCoreError as error:
-        raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
-
-
-def _translate(
-    error: Exception, operation: str, first: Mapping[str, _Row] = MappingProxyType({})
-) -> NoReturn:
-    """The one place where a foreign error becomes ours. The cause is cut: it may quote the request."""
-    match error:
-        case ClientError():
-            code = str(error.response.get("Error", {}).get("Code", ""))
-            status = int(error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-            request_id = error.response.get("ResponseMetadata", {}).get("RequestId", "?")
-            if error.operation_name != operation:
-                # Fetching credentials on the way: AssumeRole, AssumeRoleWithWebIdentity, SSO …
-                detail = f"{operation}: no AWS credentials: {error.operation_name} answered {status} {code}"
-                raise Transient("credentials", detail, after=10.0) from None
-            row = first.get(code) or ERRORS.get(code) or _by_status(status, code)
-            raise row(f"{operation} answered {status} {code} (request id {request_id})") from None
-        case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError():
-            raise Transient("credentials", f"{operation}: no usable AWS credentials", after=10.0) from None
-        case ConnectTimeoutError() | EndpointConnectionError():
-            raise Transient("unreachable", f"{operation}: Connect's endpoint does not answer") from None
-        case ReadTimeoutError():
-            raise Transient("timeout", f"{operation} did not answer in time", ambiguous=True) from None
-        case BotoConnectionError() | HTTPClientError() | aiohttp.ClientError() | OSError():
-            detail = f"{operation}: {type(error).__name__}"
-            raise Transient("connection", detail, ambiguous=True) from None
-        case _:
-            raise Permanent(
-                Outcome.REFUSED, "invalid_request", f"{operation}: {type(error).__name__} before the call"
-            ) from None
-
-
-def _by_status(status: int, code: str) -> _Row:
-    """What the tables do not name passes: only a refusal that we know is one ends a chat for good."""
-    match status:
-        case HTTPStatus.TOO_MANY_REQUESTS:
-            return _later("throttled")
-        case HTTPStatus.UNAUTHORIZED | HTTPStatus.FORBIDDEN:
-            return _later("credentials", after=10.0)
-        case HTTPStatus.REQUEST_TIMEOUT:
-            return _later("timeout")
-        case _ if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
-            return _later("connect_internal", ambiguous=True)
-        case _:
-            return _later(code.lower()[:40] or "unmodelled", after=5.0)
+def _happened(moment: Any) -> bool:
+    return moment is not None and moment.timestamp() > _NEVER

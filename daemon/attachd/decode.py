@@ -14,7 +14,7 @@ from typing import Any, Final
 import msgspec
 
 from attachd.errors import Permanent
-from attachd.lifecycle import EFFECTS
+from attachd.lifecycle import EVENT_TYPES
 from attachd.model import Contact, ContactEvent, Outcome
 
 DETAIL_TYPE: Final = "Amazon Connect Contact Event"
@@ -59,7 +59,7 @@ def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float)
     if not isinstance(contact_id, str) or not 0 < len(contact_id) <= _MAX_ID:
         raise Permanent(Outcome.NO_CONTACT_ID, detail="detail.contactId is missing, or no text of 1 to 256")
     event_type = detail.get("eventType")
-    if not isinstance(event_type, str) or event_type not in EFFECTS:
+    if not isinstance(event_type, str) or event_type not in EVENT_TYPES:
         raise Permanent(Outcome.UNKNOWN_TYPE, detail=f"eventType is {str(event_type)[:80]!r}")
     instance_arn = detail.get("instanceArn")
     if not isinstance(instance_arn, str) or ":instance/" not in instance_arn:

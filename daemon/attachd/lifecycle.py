@@ -41,18 +41,30 @@ class Effect(Enum):
 
 # Admin guide, "Amazon Connect contact events", EventType. Either of the first two opens a chat: events are
 # best effort, so one of them may never come. COMPLETED follows DISCONNECTED, or stands in for a lost one.
-EFFECTS: Final = {
+_CHAT: Final = {
     "INITIATED": Effect.OPENS,
     "CONNECTED_TO_SYSTEM": Effect.OPENS,
     "QUEUED": Effect.QUEUES,
     "CONNECTED_TO_AGENT": Effect.AGENT,
     "DISCONNECTED": Effect.ENDS,
     "COMPLETED": Effect.ENDS,
-    "CONTACT_DATA_UPDATED": Effect.NOTHING,
-    "PAUSED": Effect.NOTHING,
-    "RESUMED": Effect.NOTHING,
-    "AMD_DISABLED": Effect.NOTHING,
 }
+# A WebRTC call takes a further participant once its agent is there, and not before (admin guide, "Integrate
+# in-app, web, video calling, and screen sharing natively", multi-user).
+_VOICE: Final = {
+    "CONNECTED_TO_AGENT": Effect.OPENS,
+    "DISCONNECTED": Effect.ENDS,
+    "COMPLETED": Effect.ENDS,
+}
+EFFECTS: Final = {"CHAT": _CHAT, "VOICE": _VOICE}
+#: Every type that AWS documents.
+EVENT_TYPES: Final = frozenset(_CHAT) | {"CONTACT_DATA_UPDATED", "PAUSED", "RESUMED", "AMD_DISABLED"}
+
+
+def effect(channel: str, event_type: str) -> Effect:
+    """What an event of this type does to a contact of this channel."""
+    return EFFECTS.get(channel, {}).get(event_type, Effect.NOTHING)
+
 
 #: What becomes of a contact that was waiting for a bot.
 DEPARTURES: Final = {
@@ -63,7 +75,9 @@ DEPARTURES: Final = {
 
 
 #: Outcomes that end a contact for good: no later event of it is tried again.
-CLOSING: Final = frozenset({Outcome.REFUSED, Outcome.OCCUPIED, Outcome.UNSERVED})
+CLOSING: Final = frozenset(
+    {Outcome.REFUSED, Outcome.OCCUPIED, Outcome.UNSERVED, Outcome.ENDED, Outcome.AGENT_JOINED}
+)
 
 
 class Stage(StrEnum):
@@ -156,6 +170,11 @@ def release(entry: Entry, now: float) -> Entry:
     return replace(entry, owner=None, version=entry.version + 1, changed_at=now)
 
 
+def next_generation(entry: Entry) -> Entry:
+    """This generation's participant is gone, for certain: the next request asks for a new one."""
+    return replace(entry, generation=entry.generation + 1, requested_at=None, participant_id=None)
+
+
 def begin(entry: Entry, now: float, lapse: float = LAPSE_SECONDS) -> Entry:
     """Go to ``attaching``: the same generation until it has surely lapsed, the next one after.
 
@@ -166,9 +185,7 @@ def begin(entry: Entry, now: float, lapse: float = LAPSE_SECONDS) -> Entry:
         return move(entry, Stage.ATTACHING, now, requested_at=now)
     if now < entry.requested_at + lapse:
         return move(entry, Stage.ATTACHING, now)
-    return move(
-        entry, Stage.ATTACHING, now, generation=entry.generation + 1, requested_at=now, participant_id=None
-    )
+    return move(next_generation(entry), Stage.ATTACHING, now, requested_at=now)
 
 
 def closing(entry: Entry, now: float, useful: float = USEFUL_SECONDS, lapse: float = LAPSE_SECONDS) -> float:

@@ -32,10 +32,30 @@ class Metrics:
         self.receive_errors = Counter(
             "attachd_receive_errors", "Polls that failed", ["source", "reason"], registry=r
         )
-        self.waiting = Gauge("attachd_waiting", "Contacts waiting for a token of the quota", registry=r)
+        self.waiting = Gauge(
+            "attachd_waiting", "Contacts waiting for a token or a runtime", ["account", "region"], registry=r
+        )
+        self.drain_eta = Gauge(
+            "attachd_drain_eta_seconds",
+            "How long those who wait will take at the rate now granted",
+            ["account", "region"],
+            registry=r,
+        )
+        self.granted_rate = Gauge(
+            "attachd_quota_granted_rate",
+            "CreateParticipant calls a second thought to be granted",
+            ["account", "region"],
+            registry=r,
+        )
+        self.circuits = Gauge(
+            "attachd_circuit_open", "1 while no chat is led there", ["kind", "name"], registry=r
+        )
         self.replicas = Gauge("attachd_replicas", "Replicas that live, this one included", registry=r)
         self.quota_share = Gauge(
             "attachd_quota_share", "The part of the account's rate that is ours to use, 0 to 1", registry=r
+        )
+        self.open_chats = Gauge(
+            "attachd_open_chats", "Chats that a bot has, as far as is known", ["bot"], registry=r
         )
         self.attach_tries = Counter(
             "attachd_attach_tries", "CreateParticipant calls by result", ["result"], registry=r

@@ -159,6 +159,21 @@ class ContactEvent:
 
 
 @dataclass(frozen=True, slots=True)
+class Recipe:
+    """What is done for a bot beside CreateParticipant.
+
+    Attributes:
+        streaming_topic: StartContactStreaming to this SNS topic first.
+        timers: UpdateParticipantRoleConfig first: the customer's timers, minutes by TimerType.
+        connect: CreateParticipantConnection afterwards; the runtime is handed a connection token.
+    """
+
+    streaming_topic: str | None = None
+    timers: Mapping[str, int] = field(default_factory=dict)
+    connect: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Bot:
     """A bot that can be attached.
 
@@ -170,17 +185,18 @@ class Bot:
     runtime: str
     role: str = "CUSTOM_BOT"
     capabilities: Mapping[str, str] = field(default_factory=dict)
+    recipe: Recipe = Recipe()
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The bot that the rules choose for an event, by which rule.
+    """The bots that the rules choose for an event, in order of preference, by which rule.
 
     ``priority``: higher goes first where chats wait. ``patience``: an event older than so many seconds gets no
     bot any more.
     """
 
-    bot: Bot
+    bots: tuple[Bot, ...]
     rule: str
     priority: int = 0
     patience: float = 60.0
@@ -199,12 +215,34 @@ class AttachRequest:
 
 
 @dataclass(frozen=True, slots=True)
+class Connection:
+    """A participant's connection. ``expiry`` is Connect's own ISO 8601 text: a day."""
+
+    token: Secret
+    expiry: str
+
+
+@dataclass(frozen=True, slots=True)
 class Participant:
-    """A participant that CreateParticipant made. ``expiry`` is Connect's own ISO 8601 text."""
+    """A participant that CreateParticipant made. ``expiry`` is Connect's own ISO 8601 text.
+
+    ``connection`` is there if the bot's recipe has us connect it.
+    """
 
     id: str
     token: Secret
     expiry: str
+    connection: Connection | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ContactState:
+    """What DescribeContact tells of a contact, as far as a bot's place in it goes."""
+
+    connected: bool
+    queued: bool
+    agent: bool
+    ended: bool
 
 
 @dataclass(frozen=True, slots=True)

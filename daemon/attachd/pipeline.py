@@ -7,9 +7,9 @@ one ``Result``. An event that ends or changes a chat takes the short path beside
 """
 
 import random
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
@@ -20,26 +20,18 @@ from prometheus_client import Counter
 from attachd.claims import Claim, Claims
 from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Permanent, Transient
-from attachd.lifecycle import DEPARTURES, EFFECTS, WINDOW_SECONDS, Effect, Stage, client_token
+from attachd.gates import Gates, Way
+from attachd.instances import Instances
+from attachd.lifecycle import DEPARTURES, LAPSE_SECONDS, WINDOW_SECONDS, Effect, Stage, client_token, effect
 from attachd.logs import Trail
 from attachd.metrics import Metrics
-from attachd.model import (
-    AttachRequest,
-    Choice,
-    ContactEvent,
-    Delivery,
-    Handoff,
-    Outcome,
-    Participant,
-)
-from attachd.ports import Attacher, Runtime
+from attachd.model import AttachRequest, Bot, Choice, Contact, Delivery, Handoff, Outcome, Participant
+from attachd.recipe import Errand
 from attachd.retry import Backoff, retrying
 from attachd.rules import Rules
-from attachd.waiting import Room
 
 # The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
 OFFER_MARGIN_SECONDS: Final = 2.0
-_DISMISS_SECONDS: Final = 5.0
 _ATTACH_BACKOFF: Final = Backoff(first=0.1, cap=2.0)
 _OFFER_BACKOFF: Final = Backoff(first=0.2, cap=2.0)
 
@@ -61,13 +53,13 @@ class Pipeline:
     Args:
         rules: choose.
         claims: admit, the contact's side.
-        room: admit, the quota's side.
-        attacher: attach.
-        runtimes: hand off, by name.
+        instances: admit and attach, Connect's side: quotas and calls.
+        gates: admit and hand off, the runtimes' side.
         metrics: what is counted.
         now: the wall clock, in seconds since the epoch.
         dice: jitter.
         max_body_bytes: a larger body is refused unread.
+        leave_when_queued: whether a chat that is queued for an agent gets no bot any more.
     """
 
     def __init__(
@@ -75,23 +67,23 @@ class Pipeline:
         *,
         rules: Rules,
         claims: Claims,
-        room: Room,
-        attacher: Attacher,
-        runtimes: Mapping[str, Runtime],
+        instances: Instances,
+        gates: Gates,
         metrics: Metrics,
         now: Callable[[], float],
         dice: random.Random,
         max_body_bytes: int = MAX_BYTES,
+        leave_when_queued: bool = True,
     ) -> None:
         self._rules = rules
         self._claims = claims
-        self._room = room
-        self._attacher = attacher
-        self._runtimes = runtimes
+        self._instances = instances
+        self._gates = gates
         self._metrics = metrics
         self._now = now
         self._dice = dice
         self._max_body_bytes = max_body_bytes
+        self._leave_when_queued = leave_when_queued
 
     async def carry(self, delivery: Delivery, trail: Trail) -> Result:
         """Carry one delivery down the line. Raises nothing but cancellation and defects of ours."""
@@ -104,124 +96,179 @@ class Pipeline:
 
     async def _line(self, delivery: Delivery, trail: Trail) -> Result:
         event = decode(delivery.body, received_at=self._now(), max_bytes=self._max_body_bytes)
-        trail.note(contact=event.contact.id, event_type=event.type)
-        if EFFECTS[event.type] is not Effect.OPENS:
-            return await self._note(event)
+        contact, since = event.contact, event.time
+        trail.note(contact=contact.id, event_type=event.type)
+        what = effect(contact.channel, event.type)
+        if what is not Effect.OPENS:
+            return await self._note(contact, what, event.type)
 
         choice = self._rules.choose(event)
-        trail.note(bot=choice.bot.name, rule=choice.rule)
+        del event  # its document would wait with the chat, kilobytes each
+        trail.note(bot=choice.bots[0].name, rule=choice.rule)
 
-        async with self._claims.hold(event.contact.id) as claim:
-            chat = _Chat(event, choice, claim, trail, until=self._patience(event, choice))
-            participant = await retrying(
-                partial(self._admit_and_attach, chat),
-                backoff=_ATTACH_BACKOFF,
-                until=chat.until,
-                dice=self._dice,
-            )
-            await self._hand_off(chat, participant)
-        self._metrics.attach_age.observe(max(0.0, self._now() - event.time))
+        instance = await self._instances.of(contact.instance_arn)
+        until = anyio.current_time() + since + choice.patience - self._now()
+        errand = Errand(instance, contact, choice.priority, since, until)
+        async with self._claims.hold(contact.id) as claim:
+            one_try = partial(self._serve, _Chat(errand, choice, claim, trail))
+            await retrying(one_try, backoff=_ATTACH_BACKOFF, until=until, dice=self._dice)
+        self._metrics.attach_age.observe(max(0.0, self._now() - since))
         return Result(Outcome.ATTACHED, f"rule {choice.rule!r}")
 
-    async def _admit_and_attach(self, chat: "_Chat") -> Participant:
-        """One try. Each is admitted anew, since each costs a token."""
-        await self._admit(chat)
-        return await self._attach(chat)
-
-    async def _admit(self, chat: "_Chat") -> None:
-        """Wait for all that must be true before the clock starts."""
-        chat.claim.check()
-        chat.claim.wait_out()
-        with chat.trail.station("admit"):
-            await self._room.admit(
-                chat.event.contact.id,
-                priority=chat.choice.priority,
-                since=chat.event.time,
-                until=chat.until,
-            )
-
-    async def _attach(self, chat: "_Chat") -> Participant:
-        """CreateParticipant, once; the clock starts here."""
-        contact, bot = chat.event.contact, chat.choice.bot
-        entry = await chat.claim.begin(bot.name, chat.choice.rule)
-        chat.trail.note(generation=entry.generation, tries=chat.trail.fields.get("tries", 0) + 1)
-        request = AttachRequest(
-            instance_id=contact.instance_id,
-            contact_id=contact.id,
-            client_token=client_token(contact.instance_id, contact.id, entry.generation),
-            display_name=bot.display_name,
-            role=bot.role,
-            capabilities=bot.capabilities,
-        )
+    async def _serve(self, chat: "_Chat") -> None:
+        """One try, through to the runtime. Each is admitted anew, since each costs a token."""
+        way = await self._admit(chat)
         try:
-            with chat.trail.station("attach"), _counted(self._metrics.attach_tries):
-                return await self._attacher.attach(request)
-        except Transient as error:
-            if not error.ambiguous:
-                chat.claim.unspent()
-            raise
+            participant = await self._attach(chat, way.bot)
+            await self._hand_off(chat, way.bot, participant)
+        finally:
+            way.leave()
 
-    async def _hand_off(self, chat: "_Chat", participant: Participant) -> None:
-        """Offer the participant until the runtime accepts or the window closes; then let the flow go on."""
+    async def _admit(self, chat: "_Chat") -> Way:
+        """Wait for all that must be true before the clock starts: an open way to a bot, and a token."""
+        errand, claim = chat.errand, chat.claim
+        claim.check()
+        bots, until = chat.bots(), errand.until
+        if len(bots) < len(chat.choice.bots):  # a participant may be there, made for one of them
+            until = min(until, anyio.current_time() + claim.window)
+        if not bots[0].recipe.connect:
+            claim.wait_out()
+        ways = self._gates.ways(errand.instance.arn, errand.instance.circuit, bots)
+        with chat.trail.station("admit"):
+            try:
+                entered = await errand.instance.rooms["CreateParticipant"].admit(
+                    errand.contact.id,
+                    gates=ways,
+                    priority=errand.priority,
+                    since=errand.since,
+                    until=until,
+                )
+            except Permanent as error:
+                if error.outcome is Outcome.EXPIRED and until < errand.until:
+                    raise Transient("window_closing", "its bot's runtime was not there in time") from None
+                raise
+        return ways[entered]
+
+    async def _attach(self, chat: "_Chat", bot: Bot) -> Participant:
+        """The bot's recipe; the clock starts when CreateParticipant leaves."""
+        errand, contact = chat.errand, chat.errand.contact
+        with chat.trail.station("attach"):
+            await errand.prepare(bot.recipe, first=chat.claim.entry.requested_at is None)
+            entry = await chat.claim.begin(bot.name, chat.choice.rule, lapses=not bot.recipe.connect)
+            chat.trail.note(bot=bot.name, generation=entry.generation)
+            chat.trail.note(tries=chat.trail.fields.get("tries", 0) + 1)
+            request = AttachRequest(
+                instance_id=contact.instance_id,
+                contact_id=contact.id,
+                client_token=client_token(contact.instance_id, contact.id, entry.generation),
+                display_name=bot.display_name,
+                role=bot.role,
+                capabilities=bot.capabilities,
+            )
+            try:
+                with _counted(self._metrics.attach_tries):
+                    participant = await errand.create(request)
+            except Transient as error:
+                if not error.ambiguous:
+                    chat.claim.unspent()
+                raise
+            return await self._connected(chat, participant) if bot.recipe.connect else participant
+
+    async def _connected(self, chat: "_Chat", participant: Participant) -> Participant:
+        """The part of the recipe after CreateParticipant: the 15 s are met by us."""
+        until = anyio.current_time() + self._connect_by(chat) - self._now()
+        try:
+            connection = await retrying(
+                partial(chat.errand.connect, participant, until),
+                backoff=_ATTACH_BACKOFF,
+                until=until,
+                dice=self._dice,
+            )
+        except Permanent as error:
+            chat.claim.lapsed()
+            raise Transient(error.reason, error.detail) from None
+        return replace(participant, connection=connection)
+
+    async def _hand_off(self, chat: "_Chat", bot: Bot, participant: Participant) -> None:
+        """Offer the participant until a runtime accepts, or it is too late for this generation."""
         try:
             entry = await chat.claim.move(Stage.ATTACHED, participant_id=participant.id)
             handoff = Handoff(
                 key=f"{entry.contact_id}_{entry.generation}",
-                contact=chat.event.contact,
-                bot=chat.choice.bot,
+                contact=chat.errand.contact,
+                bot=bot,
                 rule=chat.choice.rule,
                 generation=entry.generation,
                 participant=participant,
-                connect_by=(entry.requested_at or self._now()) + WINDOW_SECONDS,
+                connect_by=self._connect_by(chat),
             )
             chat.trail.note(participant=participant.id)
             with chat.trail.station("hand_off"):
-                await self._offer(handoff, chat.trail)
+                await self._offer(handoff, chat)
         except Permanent:
-            await self._dismiss(chat, participant)
+            await chat.errand.dismiss(participant)  # so that the contact flow goes on
             raise
         remaining = handoff.connect_by - self._now()
         self._metrics.remaining.observe(remaining)
         chat.trail.note(remaining_ms=round(1000 * remaining))
-        await self._accepted(chat.claim)
+        await self._accepted(chat.claim, bot)
 
-    async def _offer(self, handoff: Handoff, trail: Trail) -> None:
-        name = handoff.bot.runtime
+    async def _offer(self, handoff: Handoff, chat: "_Chat") -> None:
+        """Until the window closes or, if the participant is connected already, until patience ends.
+
+        Raises:
+            Transient: nobody took it, and it will lapse: there is time for another generation.
+            Permanent: nobody took it.
+        """
+        connected = handoff.participant.connection is not None
         last = "no answer"
 
         async def one_try() -> None:
             nonlocal last
-            trail.note(offers=trail.fields.get("offers", 0) + 1)
+            chat.trail.note(offers=chat.trail.fields.get("offers", 0) + 1)
             try:
-                with _counted(self._metrics.offers, name):
-                    await self._runtimes[name].offer(handoff)
+                await self._offer_once(handoff)
             except (Transient, Permanent) as error:
                 last = str(error)
-                log.warning("offer.failed", contact=handoff.contact.id, runtime=name, reason=last)
                 raise
 
         left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
-        if (
-            left <= 0
-        ):  # Connect took too long: nobody has refused this chat, and the next generation may still serve it
+        if connected:
+            left = max(left, chat.errand.until - anyio.current_time())
+        elif left <= 0:  # nobody has refused this chat, and the next generation may still serve it
             raise Transient("window_closing", "the participant came too late to be offered")
         try:
             with anyio.fail_after(left):
                 until = anyio.current_time() + left
                 await retrying(one_try, backoff=_OFFER_BACKOFF, until=until, dice=self._dice)
         except (Transient, TimeoutError):
-            raise Permanent(
-                Outcome.UNSERVED,
-                "not_accepted_in_time",
-                f"runtime {name!r} did not accept within the window ({last})",
-            ) from None
+            detail = f"runtime {handoff.bot.runtime!r} did not accept within the window ({last})"
+            again = chat.errand.until - anyio.current_time() > LAPSE_SECONDS
+            if again and not connected and not chat.claim.last:
+                raise Transient("not_accepted_in_time", detail) from None
+            raise Permanent(Outcome.UNSERVED, "not_accepted_in_time", detail) from None
 
-    async def _accepted(self, claim: Claim) -> None:
+    async def _offer_once(self, handoff: Handoff) -> None:
+        name, heard = handoff.bot.runtime, None
+        try:
+            with _counted(self._metrics.offers, name):
+                open_chats = await self._gates.runtimes[name].runtime.offer(handoff)
+        except (Transient, Permanent) as error:
+            heard = error
+            log.warning("offer.failed", contact=handoff.contact.id, runtime=name, reason=str(error))
+            raise
+        else:
+            self._gates.opened(handoff.bot.name, handoff.contact.id, open_chats)
+        finally:
+            self._gates.heard(name, heard)
+
+    async def _accepted(self, claim: Claim, bot: Bot) -> None:
         """The runtime has it, and that stands, whatever the journal says."""
         try:
             await claim.move(Stage.HANDED_OFF)
         except Permanent:
-            log.info("chat.ended_at_hand_off", contact=claim.entry.contact_id)
+            self._gates.ended(claim.entry.contact_id)
+            log.info("chat.ended_at_hand_off", contact=claim.entry.contact_id, bot=bot.name)
         except Transient as error:
             log.error(
                 "journal.hand_off_not_recorded",
@@ -230,42 +277,35 @@ class Pipeline:
                 next="a repeated event makes the same request and the same offer, which the runtime knows",
             )
 
-    async def _dismiss(self, chat: "_Chat", participant: Participant) -> None:
-        try:
-            with anyio.fail_after(_DISMISS_SECONDS):
-                await self._attacher.dismiss(participant)
-        except (Transient, Permanent, TimeoutError) as error:
-            log.warning(
-                "participant.not_dismissed",
-                contact=chat.event.contact.id,
-                participant=participant.id,
-                reason=str(error),
-                next="Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
-            )
-
-    async def _note(self, event: ContactEvent) -> Result:
+    async def _note(self, contact: Contact, what: Effect, event_type: str) -> Result:
         """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
-        effect = EFFECTS[event.type]
-        if effect is Effect.NOTHING or event.contact.channel != "CHAT":
-            return Result(Outcome.IGNORED, event.type)
-        self._room.call_away(event.contact.id, DEPARTURES[effect])
-        await self._claims.end(event.contact.id, effect)
-        return Result(Outcome.NOTED, event.type)
+        if what is Effect.NOTHING or (what is Effect.QUEUES and not self._leave_when_queued):
+            return Result(Outcome.IGNORED, event_type)
+        self._instances.call_away(contact.id, DEPARTURES[what])
+        if what is not Effect.QUEUES:
+            self._gates.ended(contact.id)
+        await self._claims.end(contact.id, what)
+        return Result(Outcome.NOTED, event_type)
 
-    def _patience(self, event: ContactEvent, choice: Choice) -> float:
-        """When the rule's patience with this event ends, on the event loop's clock."""
-        return anyio.current_time() + event.time + choice.patience - self._now()
+    def _connect_by(self, chat: "_Chat") -> float:
+        return (chat.claim.entry.requested_at or self._now()) + WINDOW_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
 class _Chat:
-    """A chat on its way down the line; ``until`` is when the rule's patience ends, on the event loop's clock."""
+    """A chat on its way down the line."""
 
-    event: ContactEvent
+    errand: Errand
     choice: Choice
     claim: Claim
     trail: Trail
-    until: float
+
+    def bots(self) -> tuple[Bot, ...]:
+        """Who may be attached now: while a participant may be there, only the bot that it was made for."""
+        if self.claim.window == 0:
+            return self.choice.bots
+        made_for = tuple(bot for bot in self.choice.bots if bot.name == self.claim.entry.bot)
+        return made_for or self.choice.bots
 
 
 @contextmanager

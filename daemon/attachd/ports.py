@@ -5,12 +5,21 @@ to one contract suite (``tests/contract``). Adapters raise ``Transient``, ``Perm
 only; a foreign exception that leaves an adapter is a defect.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 from attachd.lifecycle import Entry
-from attachd.model import AttachRequest, Beat, Delivery, Disposition, Handoff, Participant
+from attachd.model import (
+    AttachRequest,
+    Beat,
+    Connection,
+    ContactState,
+    Delivery,
+    Disposition,
+    Handoff,
+    Participant,
+)
 
 
 class Source(Protocol):
@@ -52,38 +61,59 @@ class Source(Protocol):
 
 
 class Attacher(Protocol):
-    """Amazon Connect, as far as the line needs it. One call each; the retries are the line's."""
+    """Amazon Connect, as far as the line needs it. One call each; the retries are the line's.
+
+    Every call raises ``Transient`` if it is worth another try (``ambiguous`` if it may have had its effect all the
+    same), ``Permanent`` if Connect refuses for good.
+    """
 
     async def attach(self, request: AttachRequest) -> Participant:
-        """CreateParticipant, once.
-
-        Raises:
-            Transient: worth another try; ``ambiguous`` if the participant may exist all the same.
-            Permanent: Connect refuses for good.
-        """
+        """CreateParticipant, once."""
         ...
 
-    async def dismiss(self, participant: Participant) -> None:
-        """Connect the participant and disconnect it, so that the contact flow takes its branch and goes on.
+    async def stream(self, instance_id: str, contact_id: str, topic: str, client_token: str) -> None:
+        """Have the chat's messages published to this SNS topic; the same ClientToken the same stream."""
+        ...
 
-        Raises:
-            Transient: Connect did not answer.
-            Permanent: the participant is gone already.
-        """
+    async def set_timers(self, instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
+        """Set the customer's idle timers, minutes by TimerType. Only before the chat has a bot."""
+        ...
+
+    async def connect(self, participant: Participant) -> Connection:
+        """Connect the participant. ``Permanent`` (``participant_gone``) if its 15 s are over."""
+        ...
+
+    async def disconnect(self, connection: Connection) -> None:
+        """Disconnect a connected participant, so that the contact flow takes its branch and goes on."""
+        ...
+
+    async def describe(self, instance_id: str, contact_id: str) -> ContactState:
+        """Where the contact is."""
         ...
 
 
 class Runtime(Protocol):
     """A bot's runtime: takes a participant over and speaks for it."""
 
-    async def offer(self, handoff: Handoff) -> None:
+    async def offer(self, handoff: Handoff) -> int | None:
         """Offer the participant, once; returns when the runtime has accepted, now or before.
 
         The runtime may see the same ``handoff.key`` more than once and must take it only once.
 
+        Returns:
+            How many chats the bot has open, if the runtime says so.
+
         Raises:
             Transient: not now; ``after`` if the runtime said when.
             Permanent: never: refused, or the runtime is retired.
+        """
+        ...
+
+    async def probe(self) -> None:
+        """Ask whether the runtime is there, without offering anything.
+
+        Raises:
+            Transient: it is not.
         """
         ...
 

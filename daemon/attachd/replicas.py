@@ -1,6 +1,6 @@
 """The others on the same journal: who lives, and how much of the account's quota is ours to use.
 
-Nobody leads. Every 2 s each replica says that it lives, how many contacts wait with it and how much of the
+Nobody leads. Every 2 s, every second while contacts wait, each replica says that it lives, how many contacts wait with it and how much of the
 account's rate it reserves, and reads what the others said last.
 
 **Who lives** is seen, not told: a replica whose count has stood still for 6 s on *our* monotonic clock is dead,
@@ -26,6 +26,9 @@ from attachd.model import Beat
 from attachd.ports import Journal
 
 BEAT_SECONDS: Final = 2.0
+BUSY_BEAT_SECONDS: Final = (
+    1.0  # while contacts wait anywhere: shares that follow sooner leave less of the rate unused
+)
 DEAD_SECONDS: Final = 6.0  # two beats may be lost; more than that is death
 #: This much of the rate is divided evenly, whatever waits where: who has nothing waiting can still begin.
 EVEN: Final = 0.1
@@ -147,7 +150,8 @@ class Replicas:
         unheard = False
         while True:
             count = self.count
-            wake_at = anyio.current_time() + BEAT_SECONDS
+            busy = self._waiting() or any(beat.waiting for beat in self._peers.living)
+            wake_at = anyio.current_time() + (BUSY_BEAT_SECONDS if busy else BEAT_SECONDS)
             try:
                 await self._beat()
                 for beat in self._peers.dead:
@@ -204,8 +208,15 @@ class Replicas:
         mine = Beat(owner, count, waiting, self._said.reserved)
         if self._unheard:
             return mine
-        beats = [mine, *(beat for beat in self._peers.living if beat.owner != owner)]
-        return Beat(owner, count, waiting, reserved=due(owner, beats, self._seats))
+        others = [beat for beat in self._peers.living if beat.owner != owner]
+        # What the others said is as old as what we said. Were it compared with what waits here now, all would find
+        # less due to themselves than there is for as long as their backlogs drain.
+        as_old = Beat(owner, count, max(waiting, self._said.waiting), 0.0)
+        share = due(owner, [as_old, *others], self._seats)
+        # Of what is over all the same, each takes the part that its backlog is of all.
+        over = max(0.0, 1.0 - share - sum(beat.reserved for beat in others))
+        part = as_old.waiting / max(1, as_old.waiting + sum(beat.waiting for beat in others))
+        return Beat(owner, count, waiting, reserved=share + over * part if share else 0.0)
 
     def _use(self, share: float, count: int) -> None:
         if count != self.count:

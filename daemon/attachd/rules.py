@@ -19,7 +19,7 @@ class Rule:
 
     name: str
     when: Pattern
-    bot: Bot
+    bots: tuple[Bot, ...]
     priority: int = 0
     patience: float = 60.0
 
@@ -38,14 +38,35 @@ class Verdict:
 _AGENT_METHODS: Final = {"TRANSFER", "QUEUE_TRANSFER", "MONITOR", "DISCONNECT"}
 
 
+#: As which participant a bot joins a contact of a channel (API reference, CreateParticipant).
+ROLES: Final = {"CHAT": "CUSTOM_BOT", "VOICE": "CUSTOMER"}
+
+
 def unfit(contact: Contact) -> str | None:
     """Why no bot may be attached to such a contact, whatever the rules say; None if one may."""
+    if contact.channel == "VOICE":
+        return _unfit_call(contact)
     if contact.channel != "CHAT":
         return f"channel is {contact.channel or 'missing'}: only CHAT takes a custom bot"
     if contact.subtype == "connect:Guide":
         return "a step-by-step guide runs as a chat, but no customer is in it"
     if contact.initiation_method in _AGENT_METHODS:
         return f"initiation method is {contact.initiation_method}: an agent is there, or expected"
+    return None
+
+
+def _unfit_call(contact: Contact) -> str | None:
+    """Only a WebRTC call takes a further participant, and by its initial contact.
+
+    Each that joins makes a contact of its own, which must not be given another in turn (admin guide, "Integrate
+    in-app, web, video calling, and screen sharing").
+    """
+    if contact.initiation_method != "WEBRTC_API":
+        return (
+            f"initiation method is {contact.initiation_method}: of calls, only WEBRTC_API takes a participant"
+        )
+    if contact.previous_id is not None or contact.initial_id != contact.id:
+        return "not the call's initial contact: somebody joined by it"
     return None
 
 
@@ -64,10 +85,13 @@ class Rules:
         if (reason := unfit(event.contact)) is not None:
             raise Permanent(Outcome.NO_BOT, detail=reason)
         with _matchable():
-            rule = next((rule for rule in self._rules if rule.when.matches(event.document)), None)
+            role = ROLES[event.contact.channel]
+            rule = next(
+                (r for r in self._rules if r.bots[0].role == role and r.when.matches(event.document)), None
+            )
         if rule is None:
             raise Permanent(Outcome.NO_BOT, detail="no rule matched")
-        return Choice(rule.bot, rule.name, rule.priority, rule.patience)
+        return Choice(rule.bots, rule.name, rule.priority, rule.patience)
 
     def explain(self, event: ContactEvent) -> Iterator[Verdict]:
         """Rule by rule, what matched and where it stopped.
@@ -79,7 +103,13 @@ class Rules:
             with _matchable():
                 mismatch = rule.when.explain(event.document)
             why = "every field matches" if mismatch is None else str(mismatch)
-            yield Verdict(rule.name, matched=mismatch is None, why=why)
+            matched = mismatch is None
+            if matched and rule.bots[0].role != ROLES.get(event.contact.channel):
+                matched, why = (
+                    False,
+                    f"its bot joins as {rule.bots[0].role}, which this channel does not take",
+                )
+            yield Verdict(rule.name, matched=matched, why=why)
 
 
 @contextmanager

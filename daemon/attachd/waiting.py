@@ -1,24 +1,53 @@
-"""The room before the quota: who goes next, who gives up, who is called away.
+"""The room before a quota: who goes next, who gives up, who is called away.
 
-A contact waits here for a token and for nothing else. The token is bought at the moment of leaving, for the
-contact that is first *then*: a contact that ended, expired or was called away costs none. Order: priority
-(higher first), then age (older first).
+A contact waits here for two things at once: a gate that is open (a runtime that is there and has a place) and a token
+of the quota. Both are taken at the moment of leaving, for the contact that is first *then*: one that ended, expired
+or was called away costs nothing, and one whose gates are shut holds up nobody.
+
+Order: priority (higher first), then age: older first, as long as everybody can still be served in time. When the
+backlog would take longer to drain than chats have patience, newer first (adaptive LIFO): first come, first served
+would then give every chat its bot just as its customer gives up.
 """
 
-import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from math import inf
+from typing import Final, Protocol
 
 import anyio
+import structlog
 
-from attachd.errors import Permanent
+from attachd.errors import Permanent, Transient
 from attachd.model import Outcome
-from attachd.quota import Quota
+from attachd.quota import Quota, Rate
+from attachd.seats import Seat, Seats, before
 
 _TICK_SECONDS: Final = 1e-6  # a wait that rounding has left over must still move the clock
-_SPARE_SEATS: Final = 64
+_LOOK_SECONDS: Final = 1.0
+_RECOVERING_LOOK_SECONDS: Final = 0.25  # a rate that recovers makes a wait shorter than it was thought
+#: Back to oldest first only once the backlog drains in this part of the patience, so that the order does not flutter.
+_CALM: Final = 0.5
+_FULL_AFTER_SECONDS: Final = 10.0
+
+log = structlog.get_logger(__name__)
+
+
+class Gate(Protocol):
+    """What else must be true of a contact's way before a token is spent on it."""
+
+    def wait(self, now: float) -> float:
+        """Seconds until it may open: 0 when it is open, infinity when something must happen first."""
+        ...
+
+    def enter(self) -> None:
+        """One contact goes in; ``wait`` was 0."""
+        ...
+
+    def leave(self) -> None:
+        """It goes out again."""
+        ...
 
 
 class _State(Enum):
@@ -27,56 +56,87 @@ class _State(Enum):
     GONE = "gone"
 
 
-@dataclass(slots=True, order=True)
-class _Seat:
-    rank: tuple[float, float, int]
-    contact_id: str = field(compare=False)
-    until: float = field(compare=False)
-    called: anyio.Event = field(compare=False)
-    state: _State = field(default=_State.WAITING, compare=False)
-    outcome: Outcome = field(default=Outcome.EXPIRED, compare=False)
+@dataclass(slots=True, eq=False)
+class _Seat(Seat):
+    contact_id: str
+    until: float
+    gates: tuple[Gate, ...]
+    called: anyio.Event = field(default_factory=anyio.Event)
+    state: _State = _State.WAITING
+    outcome: Outcome = Outcome.EXPIRED
+    gate: Gate | None = None
 
 
 class Room:
-    """The waiting room of one quota. ``run()`` calls contacts in and must be running for any to be admitted."""
+    """The waiting room of one quota. ``run()`` calls contacts in and must be running for any to be admitted.
 
-    def __init__(self, quota: Quota, *, on_depth: Callable[[int], None] = lambda _: None) -> None:
+    Args:
+        quota: what tokens are taken of.
+        name: for the log.
+        most: how many may wait; who comes then is sent away for a while.
+        on_depth: told how many wait whenever that changes.
+    """
+
+    def __init__(
+        self,
+        quota: Quota,
+        *,
+        name: str = "",
+        most: float = inf,
+        on_depth: Callable[[int], None] = lambda _: None,
+    ) -> None:
         self._quota = quota
+        self.name = name
+        self._most = most
         self._on_depth = on_depth
-        self._queue: list[_Seat] = []
+        self._rows: Seats[_Seat, Gate] = Seats()
         self._seats: dict[str, _Seat] = {}
-        self._arrived = anyio.Event()
+        self._stirred = anyio.Event()
+        self._rationed = False  # the run waits for a token: no newcomer can change that
+        self._newest_first = False
+        self._patience = inf
         self._count = 0
 
     def __len__(self) -> int:
         return len(self._seats)
 
-    async def admit(self, contact_id: str, *, priority: int, since: float, until: float) -> None:
-        """Wait for a token; one has been spent for this contact when this returns.
+    async def admit(
+        self, contact_id: str, *, gates: tuple[Gate, ...], priority: int, since: float, until: float
+    ) -> int:
+        """Wait for a gate and a token; when this returns, one has been spent for this contact.
 
         Args:
             contact_id: who waits; at most one seat a contact.
+            gates: in order of preference; the contact goes through the first that is open. None at all is no gate.
             priority: higher goes first.
             since: the contact's age is counted from here; any clock, the same for all.
             until: patience ends here, on the event loop's clock.
 
+        Returns:
+            Which of the gates it has entered, by its index; the caller leaves it.
+
         Raises:
             Permanent: the contact left without a token: called away, or out of patience (``expired``).
+            Transient: the room is full.
         """
-        self._count += 1
-        seat = _Seat((-priority, since, self._count), contact_id, until, anyio.Event())
-        self._seats[contact_id] = seat
-        heapq.heappush(self._queue, seat)
-        self._on_depth(len(self))
-        self._arrived.set()
+        if len(self._seats) >= self._most:
+            raise Transient(
+                "waiting_room_full", f"{len(self._seats)} wait already", after=_FULL_AFTER_SECONDS
+            )
+        seat = self._sit_down(contact_id, gates, (-priority, since), until)
         try:
             with anyio.move_on_at(until):  # if it has passed already, no seat is called any more
                 await seat.called.wait()
+        except BaseException:
+            if seat.state is _State.GRANTED and seat.gate is not None:
+                seat.gate.leave()  # cancelled at the moment of the grant: nobody else will leave it
+            raise
         finally:
             if seat.state is _State.WAITING:  # out of patience, or cancelled by the drain
                 self._leave(seat)
         if seat.state is _State.GONE:
             raise Permanent(seat.outcome, detail="left the waiting room without a token")
+        return 0 if seat.gate is None else gates.index(seat.gate)
 
     def call_away(self, contact_id: str, outcome: Outcome) -> bool:
         """Let the contact leave at once, with that outcome and no token; whether it was waiting."""
@@ -88,38 +148,107 @@ class Room:
         seat.called.set()
         return True
 
+    def stir(self) -> None:
+        """A gate may have opened: look again."""
+        self._stirred.set()
+
+    @contextmanager
+    def spending(self) -> Iterator[None]:
+        """Round the call that the token was spent on: what becomes of it teaches the quota."""
+        sent_at = anyio.current_time()
+        try:
+            yield
+        except Transient as error:
+            if error.reason == "throttled":
+                self._quota.throttled(sent_at, anyio.current_time())
+            raise
+        except Permanent:
+            self._quota.granted()
+            raise
+        self._quota.granted()
+
+    def change(self, rate: Rate | None) -> None:
+        """Have another rate from now on; None at all for None."""
+        self._quota.change(rate, anyio.current_time())
+        self.stir()
+
+    @property
+    def spent(self) -> int:
+        """Tokens spent so far."""
+        return self._quota.taken
+
+    @property
+    def granted_rate(self) -> float:
+        """Calls a second that are thought to be granted."""
+        return self._quota.estimate(anyio.current_time())
+
+    @property
+    def drain_eta_seconds(self) -> float:
+        """How long those who wait will take, at the rate of this moment."""
+        if not self._seats:
+            return 0.0
+        return len(self._seats) / rate if (rate := self.granted_rate) else inf
+
     async def run(self, report: Callable[[], None] = lambda: None) -> None:
-        """Call contacts in as the quota allows, for ever. Reports progress each time it has looked."""
+        """Call contacts in as gates and quota allow, for ever. Reports progress each time it has looked."""
         while True:
             report()
-            if not self._queue:
-                self._arrived = anyio.Event()
-                with anyio.move_on_after(1.0):  # only to report progress while the room is empty
-                    await self._arrived.wait()
-                continue
-            delay = self._quota.wait(anyio.current_time())
+            self._stirred = anyio.Event()
+            delay = self._delay(anyio.current_time())
             if delay > 0:
-                await anyio.sleep(min(max(delay, _TICK_SECONDS), 1.0))
+                with anyio.move_on_after(min(max(delay, _TICK_SECONDS), _LOOK_SECONDS)):
+                    await self._stirred.wait()
                 continue
-            self._call_next()
+            self._call_next(anyio.current_time())
             await anyio.lowlevel.checkpoint()  # let whoever was called go before the next
 
-    def _call_next(self) -> None:
+    def _delay(self, now: float) -> float:
+        """Seconds until somebody may go, or until it is time to look again."""
+        token = self._quota.wait(now)
+        self._rationed = token > 0
+        if self._rationed:
+            return min(token, _RECOVERING_LOOK_SECONDS if self._quota.recovering(now) else inf)
+        return min((_wait(row.gates, now) for row in self._rows), default=inf)
+
+    def _call_next(self, now: float) -> None:
         """Spend a token on the first who is still there; who is out of patience is let go on the way."""
-        while self._queue:
-            seat = heapq.heappop(self._queue)
-            if seat.state is _State.GONE:
-                continue
-            now = anyio.current_time()
+        while (choice := self._next(now)) is not None:
+            seat, gate = choice
             if now >= seat.until:
                 self._leave(seat)
-            else:
-                self._quota.take(now)
-                seat.state = _State.GRANTED
-                self._forget(seat)
+                seat.called.set()
+                continue
+            self._quota.take(now)
+            if gate is not None:
+                gate.enter()
+            seat.gate, seat.state = gate, _State.GRANTED
+            self._forget(seat)
             seat.called.set()
-            if seat.state is _State.GRANTED:
-                return
+            return
+
+    def _next(self, now: float) -> tuple[_Seat, Gate | None] | None:
+        """Who goes next, and through which gate."""
+        best: tuple[_Seat, Gate | None] | None = None
+        newest = self._newest_first
+        for row in self._rows:
+            if _wait(row.gates, now) > 0:
+                continue
+            seat = row.first(newest=newest)
+            if best is None or before(seat, best[0], newest=newest):
+                best = seat, next((gate for gate in row.gates if gate.wait(now) == 0), None)
+        return best
+
+    def _sit_down(
+        self, contact_id: str, gates: tuple[Gate, ...], rank: tuple[int, float], until: float
+    ) -> _Seat:
+        self._count += 1
+        seat = self._seats[contact_id] = _Seat((*rank, self._count), contact_id, until, gates)
+        self._rows.add(seat, gates)
+        self._patience = until - anyio.current_time()
+        self._changed()
+        if not self._rationed:
+            self._stirred.set()
+        return seat
 
     def _leave(self, seat: _Seat) -> None:
         seat.state = _State.GONE
@@ -127,7 +256,28 @@ class Room:
 
     def _forget(self, seat: _Seat) -> None:
         del self._seats[seat.contact_id]
-        if len(self._queue) > 2 * len(self._seats) + _SPARE_SEATS:  # whoever left early is still in the heap
-            self._queue = [waiting for waiting in self._queue if waiting.state is _State.WAITING]
-            heapq.heapify(self._queue)
-        self._on_depth(len(self))
+        self._rows.remove(seat, seat.gates)
+        self._changed()
+
+    def _changed(self) -> None:
+        """The backlog is another: choose the order that serves it best."""
+        self._on_depth(len(self._seats))
+        eta = self.drain_eta_seconds
+        newest_first = eta > self._patience * (_CALM if self._newest_first else 1.0)
+        if newest_first is not self._newest_first:
+            self._newest_first = newest_first
+            tell = log.warning if newest_first else log.info
+            tell(
+                "waiting.newest_first" if newest_first else "waiting.oldest_first",
+                room=self.name,
+                waiting=len(self._seats),
+                drain_eta_seconds=round(eta, 1),
+                next="those who came last are served first: the oldest could not be served in time"
+                if newest_first
+                else "everybody who waits can be served in time again",
+            )
+
+
+def _wait(gates: tuple[Gate, ...], now: float) -> float:
+    """Seconds until one of them may open; 0 if there are none."""
+    return min((gate.wait(now) for gate in gates), default=0.0)

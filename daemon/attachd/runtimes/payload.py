@@ -32,15 +32,27 @@ def attached(handoff: Handoff, now: float) -> bytes:
                 "bot": {"name": handoff.bot.name, "display_name": handoff.bot.display_name},
                 "rule": handoff.rule,
                 "generation": handoff.generation,
-                "participant": {
-                    "id": handoff.participant.id,
-                    "token": handoff.participant.token.reveal(),
-                    "expiry": handoff.participant.expiry,
-                    "connect_by": timestamp(handoff.connect_by),
-                },
+                "participant": _participant(handoff),
             },
         }
     )
+
+
+def _participant(handoff: Handoff) -> dict[str, Any]:
+    """Either what to connect with and by when, or, connected by us already, what to speak with."""
+    participant = handoff.participant
+    if (connection := participant.connection) is not None:
+        return {
+            "id": participant.id,
+            "connection_token": connection.token.reveal(),
+            "expiry": connection.expiry,
+        }
+    return {
+        "id": participant.id,
+        "token": participant.token.reveal(),
+        "expiry": participant.expiry,
+        "connect_by": timestamp(handoff.connect_by),
+    }
 
 
 def _contact(contact: Contact) -> dict[str, Any]:

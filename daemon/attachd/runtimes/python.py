@@ -39,6 +39,9 @@ class PythonRuntime:
         """Nothing to open."""
         yield
 
+    async def probe(self) -> None:
+        """See ``ports.Runtime``: it is where we are."""
+
     async def offer(self, handoff: Handoff) -> None:
         """See ``ports.Runtime``."""
         while (other := self._offered.get(handoff.key)) is not None:

@@ -10,6 +10,9 @@ The answers, and what they mean:
     401, 403     not now: it does not accept our signature, and an operator must look
     other        not now
 
+A 2xx may say in ``Attachd-Chats: 17`` how many chats the bot has open; that counts more than what we think. ``HEAD`` asks
+whether anybody is there, before a runtime that failed is given another chat; 502, 503 and 504 say no, all else yes.
+
 Redirects are not followed: a credential goes where the operator said, and nowhere else. Timing is ours, not
 Standard Webhooks': the token lives for 15 s, so a try is short and tries end with it.
 """
@@ -20,17 +23,20 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
-from typing import Final
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 import aiohttp
+from multidict import CIMultiDictProxy
 from standardwebhooks import Webhook
 
 from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.model import Handoff, Outcome, Secret
 from attachd.runtimes import payload
 
+CHATS_HEADER: Final = "Attachd-Chats"
 _KEY_BYTES: Final = (24, 64)
+_NOBODY: Final = {HTTPStatus.BAD_GATEWAY, HTTPStatus.SERVICE_UNAVAILABLE, HTTPStatus.GATEWAY_TIMEOUT}
 
 
 class WebhookRuntime:
@@ -83,18 +89,29 @@ class WebhookRuntime:
         ) as self._http:
             yield
 
-    async def offer(self, handoff: Handoff) -> None:
+    async def offer(self, handoff: Handoff) -> int | None:
         """See ``ports.Runtime``."""
-        if self._http is None:
-            raise RuntimeError("the runtime is not open")
         now = self._now()
         body = payload.attached(handoff, now)
         headers = {"Content-Type": payload.CONTENT_TYPE, **self._signed(handoff.key, now, body)}
+        # Status and headers alone count: a body that stalls or breaks must not turn a yes into a no, and what it
+        # says may quote the token.
+        status, told = await self._ask("POST", data=body, headers=headers)
+        _judge(status, told.get("Retry-After"))
+        return _count(told.get(CHATS_HEADER))
+
+    async def probe(self) -> None:
+        """See ``ports.Runtime``: HEAD, unsigned and without a body. Any answer will do, but a proxy's that nobody is there."""
+        status, _ = await self._ask("HEAD")
+        if status in _NOBODY:
+            raise Transient("runtime_busy", f"{self._where} answered {status} to HEAD")
+
+    async def _ask(self, method: str, **request: Any) -> tuple[int, CIMultiDictProxy[str]]:
+        if self._http is None:
+            raise RuntimeError("the runtime is not open")
         try:
-            async with self._http.post(self._url, data=body, headers=headers, allow_redirects=False) as reply:
-                # The status alone counts: a body that stalls or breaks must not turn a yes into a no, and what it
-                # says may quote the token.
-                _judge(reply.status, reply.headers.get("Retry-After"))
+            async with self._http.request(method, self._url, allow_redirects=False, **request) as reply:
+                return reply.status, reply.headers
         except TimeoutError:
             seconds = self._timeout.total
             raise Transient(
@@ -144,6 +161,10 @@ def _judge(status: int, retry_after: str | None) -> None:
             raise Transient("runtime_busy", detail, after=_seconds(retry_after))
         case _:
             raise Transient(f"runtime_{status}", detail)
+
+
+def _count(text: str | None) -> int | None:
+    return int(text) if text is not None and re.fullmatch("[0-9]{1,6}", text) else None
 
 
 def _seconds(retry_after: str | None) -> float | None:

@@ -6,6 +6,7 @@ from attachd.settings.tables import (
     Capabilities,
     DynamoJournal,
     Health,
+    Instance,
     Journal,
     Logging,
     MemoryJournal,
@@ -18,6 +19,8 @@ from attachd.settings.tables import (
     Settings,
     SqliteJournal,
     SqsSource,
+    Timers,
+    Waiting,
     WebhookRuntime,
 )
 
@@ -26,6 +29,7 @@ __all__ = [
     "Capabilities",
     "DynamoJournal",
     "Health",
+    "Instance",
     "Journal",
     "Logging",
     "MemoryJournal",
@@ -38,6 +42,8 @@ __all__ = [
     "Settings",
     "SqliteJournal",
     "SqsSource",
+    "Timers",
+    "Waiting",
     "WebhookRuntime",
     "load",
 ]

@@ -21,6 +21,7 @@ from attachd.settings.tables import (
     Bot,
     DynamoJournal,
     Health,
+    Instance,
     Logging,
     MemoryJournal,
     PythonRuntime,
@@ -30,14 +31,19 @@ from attachd.settings.tables import (
     Settings,
     SqliteJournal,
     SqsSource,
+    Timers,
+    Waiting,
     WebhookRuntime,
+    channels,
 )
 
 _TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
     "source": (SqsSource,),
     "journal": (MemoryJournal, SqliteJournal, DynamoJournal),
     "quota": (Quota,),
-    "bots": (Bot,),
+    "waiting": (Waiting,),
+    "instances": (Instance, Quota),
+    "bots": (Bot, Timers),
     "rules": (Rule,),
     "runtimes": (WebhookRuntime, PythonRuntime),
     "service": (Service,),
@@ -97,17 +103,32 @@ def _dangling(data: Mapping[str, Any]) -> Iterable[str]:
     if not (_tables(bots) and _tables(rules) and isinstance(runtimes, Mapping)):
         return
     names = [bot.get("name") for bot in bots]
-    for kind, listed in (("bots", names), ("rules", [rule.get("name") for rule in rules])):
-        for name in sorted({str(n) for n in listed if n is not None and listed.count(n) > 1}):
+    for kind, called in (("bots", names), ("rules", [rule.get("name") for rule in rules])):
+        for name in sorted({str(n) for n in called if n is not None and called.count(n) > 1}):
             yield f"[[{kind}]]: the name {name!r} stands there twice"
+    roles = {bot.get("name"): bot.get("role", "CUSTOM_BOT") for bot in bots}
     for i, rule in enumerate(rules):
-        if isinstance(bot := rule.get("bot"), str) and bot not in names:
-            hint = _did_you_mean(bot, [str(n) for n in names])
-            yield f"{_place(('rules', i, 'bot'), data)}: there is no bot named {bot!r}{hint}"
+        listed: Any = [rule["bot"]] if isinstance(rule.get("bot"), str) else rule.get("bot") or ()
+        for bot in listed:
+            if isinstance(bot, str) and bot not in names:
+                hint = _did_you_mean(bot, [str(n) for n in names])
+                yield f"{_place(('rules', i, 'bot'), data)}: there is no bot named {bot!r}{hint}"
+        for problem in _unfit(rule.get("when"), [roles[bot] for bot in listed if bot in roles]):
+            yield f"{_place(('rules', i, 'bot'), data)}: {problem}"
     for i, bot in enumerate(bots):
         if isinstance(runtime := bot.get("runtime"), str) and runtime not in runtimes:
             hint = _did_you_mean(runtime, runtimes)
             yield f"{_place(('bots', i, 'runtime'), data)}: there is no table [runtimes.{runtime}]{hint}"
+
+
+def _unfit(when: object, roles: list[Any]) -> Iterable[str]:
+    """Role against channel: CUSTOM_BOT joins chats, CUSTOMER joins WebRTC calls (API reference, CreateParticipant)."""
+    if len(set(roles)) > 1:
+        yield "its bots join in different roles: write a rule for each"
+        return
+    channel = {"CUSTOM_BOT": "CHAT", "CUSTOMER": "VOICE"}.get(roles[0]) if roles else None
+    if channel is not None and channel not in channels(when):
+        yield f"a bot with role {roles[0]} joins only {channel} contacts, which 'when' leaves out"
 
 
 def _tables(value: object) -> bool:

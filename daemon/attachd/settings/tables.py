@@ -22,6 +22,7 @@ from attachd.patterns import PatternError, compile_pattern
 
 ENV_PREFIX: Final = "ATTACHD_"
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+_INSTANCE: Final = re.compile(r"arn:aws[\w-]*:connect:[a-z0-9-]+:\d{12}:instance/[\w-]{1,100}")
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
 
 
@@ -48,6 +49,46 @@ def _pattern(value: object) -> object:
     except (TypeError, RecursionError) as error:
         raise ValueError(f"not an event pattern: {error}") from None
     return text
+
+
+def channels(when: object) -> set[str]:
+    """The channels whose contacts such a pattern may match, as far as its ``detail.channel`` tells.
+
+    Without a pattern a rule is for chats; without ``detail.channel`` in it, for either.
+    """
+    if when is None:
+        return {"CHAT"}
+    try:
+        pattern = json.loads(when) if isinstance(when, str) else when
+        of_channel = json.dumps({"detail": {"channel": pattern["detail"]["channel"]}})  # type: ignore[index]
+        compiled = compile_pattern(of_channel)
+    except (PatternError, LookupError, TypeError, ValueError, RecursionError):
+        return {"CHAT", "VOICE"}
+    return {name for name in ("CHAT", "VOICE") if compiled.matches({"detail": {"channel": name}})}
+
+
+def _instance_arn(value: str) -> str:
+    if _INSTANCE.fullmatch(value) is None:
+        raise ValueError("not the ARN of an instance: write 'arn:aws:connect:REGION:ACCOUNT:instance/ID'")
+    return value
+
+
+def _role_arn(value: str) -> str:
+    if re.fullmatch(r"arn:aws[\w-]*:iam::\d{12}:role/\S+", value) is None:
+        raise ValueError("not the ARN of a role: write 'arn:aws:iam::ACCOUNT:role/NAME'")
+    return value
+
+
+def _topic_arn(value: str) -> str:
+    """AWS: StartContactStreaming takes no FIFO topic."""
+    if re.fullmatch(r"arn:aws[\w-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}", value) is None:
+        raise ValueError("not the ARN of a standard SNS topic: write 'arn:aws:sns:REGION:ACCOUNT:NAME'")
+    return value
+
+
+def _listed(value: object) -> object:
+    """One name, or several in order of preference."""
+    return [value] if isinstance(value, str) else value
 
 
 def _queue_url(value: str) -> str:
@@ -188,10 +229,47 @@ class DynamoJournal(Table):
 
 
 class Quota(Table):
-    """What of the account's CreateParticipant quota attachd may use."""
+    """What attachd may use of CreateParticipant's quota, for each account and Region."""
 
-    rate: float = Field(5, gt=0, le=1000, description="calls a second")
-    burst: int = Field(8, ge=1, le=10_000, description="calls at once")
+    rate: float | None = Field(
+        None, gt=0, le=1000, description="calls a second; if not given, what Service Quotas says, else 5"
+    )
+    burst: int | None = Field(
+        None, ge=1, le=10_000, description="calls at once; if not given, 8, or in proportion to the rate"
+    )
+    headroom: float = Field(
+        0.02, ge=0, lt=1, description="the part left unused, for other applications and for jitter on the way"
+    )
+
+
+class Waiting(Table):
+    """Chats that wait for a token, or for a runtime."""
+
+    leave_when_queued: bool = Field(
+        default=True, description="a chat that is queued for an agent gets no bot any more"
+    )
+    generations: int = Field(
+        3,
+        ge=1,
+        le=10,
+        description="participants asked for, one after the other, if no runtime takes them in time",
+    )
+
+
+class Instance(Table):
+    """An Amazon Connect instance to serve. If any is listed, no other is served."""
+
+    arn: Annotated[str, AfterValidator(_instance_arn)] = Field(
+        description="arn:aws:connect:REGION:ACCOUNT:instance/ID"
+    )
+    role: Annotated[str, AfterValidator(_role_arn)] | None = Field(
+        None, description="the ARN of a role to assume"
+    )
+    endpoint: str | None = Field(None, description="Connect's endpoint, instead of where AWS tools would go")
+    quota: Quota | None = Field(
+        None,
+        description="instead of [quota], for the instance's account and Region: the first that has one counts",
+    )
 
 
 class Capabilities(Table):
@@ -206,16 +284,50 @@ class Capabilities(Table):
         return {name: value for name, value in named.items() if value is not None}
 
 
+class Timers(Table):
+    """The customer's idle timers (UpdateParticipantRoleConfig), two minutes to eight hours each, in whole minutes."""
+
+    idle: Annotated[Seconds, Field(ge=120, le=28_800, multiple_of=60)] | None = Field(
+        None, description="the customer has said nothing for so long: IDLE"
+    )
+    disconnect: Annotated[Seconds, Field(ge=120, le=28_800, multiple_of=60)] | None = Field(
+        None, description="… and is disconnected: DISCONNECT_NONCUSTOMER"
+    )
+
+    def as_request(self) -> dict[str, int]:
+        """Minutes by TimerType."""
+        named = {"IDLE": self.idle, "DISCONNECT_NONCUSTOMER": self.disconnect}
+        return {kind: round(seconds / 60) for kind, seconds in named.items() if seconds is not None}
+
+
 class Bot(Table):
     """A bot that rules can choose."""
 
     name: Name = Field(description="what rules call it")
     display_name: str = Field(min_length=1, max_length=256, description="what the customer sees")
     runtime: Name = Field(description="one of [runtimes.…]")
-    role: Literal["CUSTOM_BOT", "CUSTOMER", "AGENT", "SYSTEM", "SUPERVISOR"] = Field(
-        "CUSTOM_BOT", description="ParticipantRole; a chat takes only this one"
+    max_chats: int | None = Field(None, ge=1, description="open chats at once, of this process")
+    role: Literal["CUSTOM_BOT", "CUSTOMER"] = Field(
+        "CUSTOM_BOT", description="ParticipantRole: CUSTOM_BOT for chats, CUSTOMER for WebRTC calls"
     )
-    capabilities: Capabilities = Field(Capabilities(), description="ParticipantCapabilities")
+    capabilities: Capabilities = Field(
+        Capabilities(), description="ParticipantCapabilities, of CUSTOMER only"
+    )
+    streaming_topic: Annotated[str, AfterValidator(_topic_arn)] | None = Field(
+        None, description="the ARN of an SNS topic that the chat is streamed to first (StartContactStreaming)"
+    )
+    timers: Timers = Field(Timers(), description="the customer's idle timers")
+    connect: bool = Field(
+        default=False, description="attachd connects the participant; the runtime gets a connection token"
+    )
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.role == "CUSTOM_BOT" and self.capabilities.as_request():
+            raise ValueError("capabilities are for role = 'CUSTOMER', in WebRTC calls")
+        if self.role == "CUSTOMER" and (self.streaming_topic or self.timers.as_request() or self.connect):
+            raise ValueError("streaming_topic, timers and connect are for chats: role = 'CUSTOM_BOT'")
+        return self
 
 
 class Rule(Table):
@@ -225,7 +337,10 @@ class Rule(Table):
     when: Annotated[str, BeforeValidator(_pattern)] = Field(
         '{"detail":{"channel":["CHAT"]}}', description="an EventBridge event pattern"
     )
-    bot: Name = Field(description="one of [[bots]]")
+    bot: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = Field(
+        min_length=1,
+        description="one of [[bots]], or several: the first whose runtime is there and has a place",
+    )
     priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
     attach_within: Seconds = Field(60, description="an event older than this gets no bot any more")
 
@@ -239,6 +354,7 @@ class WebhookRuntime(Table):
         min_length=1, description="signs each hand-off; several while rotated"
     )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
+    max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
 
 
 class PythonRuntime(Table):
@@ -247,12 +363,13 @@ class PythonRuntime(Table):
     type: Literal["python"]
     callable: str = Field(pattern=r"^[\w.]+:\w+$", description="package.module:name of an async callable")
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
+    max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
 
 
 class Service(Table):
     """How much at once, and how to stop."""
 
-    max_in_hand: int = Field(1000, ge=1, le=100_000, description="deliveries received and not settled")
+    max_in_hand: int = Field(20_000, ge=1, le=100_000, description="deliveries received and not settled")
     drain: Seconds = Field(60, description="for what is in hand when told to stop")
     release_after: Seconds = Field(5, description="how long a failed delivery stays away")
     stall: Annotated[Seconds, Field(ge=30)] = Field(60, description="a task silent for so long is stuck")
@@ -290,6 +407,8 @@ class Settings(BaseSettings):
     source: SqsSource
     journal: Journal = SqliteJournal(type="sqlite")
     quota: Quota = Quota()
+    waiting: Waiting = Waiting()
+    instances: tuple[Instance, ...] = ()
     bots: tuple[Bot, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
     runtimes: dict[Name, Runtime] = Field(min_length=1)

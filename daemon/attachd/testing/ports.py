@@ -1,20 +1,25 @@
-"""Public in-memory ports, for this project's tests and for yours.
+"""Public in-memory ports, and a line over them, for this project's tests and for yours.
 
 Each keeps its port's contract (``tests/contract`` holds both it and the real adapter to one suite), records
 what it was asked, and fails on request.
 """
 
 from collections import deque
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from math import inf
 
 import anyio
 
 from attachd.errors import Permanent, Transient
+from attachd.journals.memory import MemoryJournal
 from attachd.model import (
     Acknowledge,
     AttachRequest,
+    Beat,
+    Connection,
+    ContactState,
     Delivery,
     Disposition,
     Handoff,
@@ -124,15 +129,30 @@ class MemoryConnect:
         requests: every call of ``attach``, in order, refused ones too.
         made: the participants by contact.
         dismissed: the ids of those that were connected and disconnected.
+        streams: the topics by contact.
+        timers: the timers by contact.
+        states: what ``describe`` answers by contact; otherwise that the customer is there and nobody else.
+        described: the contacts asked for, in order.
         faults: exceptions to raise from the next calls of ``attach``, before any effect.
+        connect_faults: the same for ``connect``.
+        lapse_seconds: a participant that has not connected by then is dropped, as Connect does after 15 s; never unless
+            set, since runtimes in memory do not connect unless told to.
         marker: what every token begins with, to be searched for.
     """
 
     requests: list[AttachRequest] = field(default_factory=list)
     made: dict[str, Participant] = field(default_factory=dict)
     dismissed: list[str] = field(default_factory=list)
+    streams: dict[str, set[str]] = field(default_factory=dict)
+    timers: dict[str, dict[str, int]] = field(default_factory=dict)
+    states: dict[str, ContactState] = field(default_factory=dict)
+    described: list[str] = field(default_factory=list)
     faults: deque[Exception] = field(default_factory=deque)
+    connect_faults: deque[Exception] = field(default_factory=deque)
+    lapse_seconds: float = inf
     marker: str = "token"
+    _connected: set[str] = field(default_factory=set)
+    _made_at: dict[str, float] = field(default_factory=dict)
     _by_token: dict[str, Participant] = field(default_factory=dict)
 
     async def attach(self, request: AttachRequest) -> Participant:
@@ -143,7 +163,7 @@ class MemoryConnect:
             raise self.faults.popleft()
         if (known := self._by_token.get(request.client_token)) is not None:
             return known
-        if request.contact_id in self.made:
+        if self._there(request.contact_id):
             raise Permanent(Outcome.OCCUPIED, "quota_exceeded", "a custom participant is there already")
         participant = Participant(
             id=f"participant-{len(self._by_token) + 1}",
@@ -151,12 +171,56 @@ class MemoryConnect:
             expiry="2026-01-02T00:00:00Z",
         )
         self.made[request.contact_id] = self._by_token[request.client_token] = participant
+        self._made_at[participant.id] = anyio.current_time()
         return participant
 
-    async def dismiss(self, participant: Participant) -> None:
+    def join(self, participant: Participant) -> None:
+        """The bot connects.
+
+        Raises:
+            Permanent: its participant has lapsed.
+        """
+        if self._lapsed(participant):
+            raise Permanent(Outcome.UNSERVED, "participant_gone")
+        self._connected.add(participant.id)
+
+    def _there(self, contact_id: str) -> bool:
+        return contact_id in self.made and not self._lapsed(self.made[contact_id])
+
+    def _lapsed(self, participant: Participant) -> bool:
+        if participant.id in self._connected:
+            return False
+        return anyio.current_time() - self._made_at[participant.id] > self.lapse_seconds
+
+    async def stream(self, _instance_id: str, contact_id: str, topic: str, _client_token: str) -> None:
         """See ``ports.Attacher``."""
         await anyio.lowlevel.checkpoint()
-        self.dismissed.append(participant.id)
+        self.streams.setdefault(contact_id, set()).add(topic)
+
+    async def set_timers(self, _instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        self.timers[contact_id] = dict(timers)
+
+    async def connect(self, participant: Participant) -> Connection:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        if self.connect_faults:
+            raise self.connect_faults.popleft()
+        self.join(participant)
+        return Connection(Secret(f"{self.marker}-connection-{participant.id}"), "2026-01-02T00:00:00Z")
+
+    async def disconnect(self, connection: Connection) -> None:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        self.dismissed.append(connection.token.reveal().partition("-connection-")[2])
+
+    async def describe(self, _instance_id: str, contact_id: str) -> ContactState:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        self.described.append(contact_id)
+        there = ContactState(connected=True, queued=False, agent=False, ended=False)
+        return self.states.get(contact_id, there)
 
 
 @dataclass
@@ -167,16 +231,52 @@ class MemoryRuntime:
         accepted: what it took, by key.
         offers: the keys of every offer, in order, refused ones too.
         faults: exceptions to raise from the next offers.
+        down: as long as it is set, every offer and every probe fails with it.
+        chats: how many chats it says to have; nothing unless set.
+        connect: where its bots join when they accept; nowhere unless set.
     """
 
     accepted: dict[str, Handoff] = field(default_factory=dict)
     offers: list[str] = field(default_factory=list)
     faults: deque[Transient | Permanent] = field(default_factory=deque)
+    down: Transient | None = None
+    chats: int | None = None
+    connect: MemoryConnect | None = None
 
-    async def offer(self, handoff: Handoff) -> None:
+    async def offer(self, handoff: Handoff) -> int | None:
         """See ``ports.Runtime``."""
         self.offers.append(handoff.key)
         await anyio.lowlevel.checkpoint()
+        if self.down is not None:
+            raise self.down
         if self.faults:
             raise self.faults.popleft()
+        if self.connect is not None and handoff.key not in self.accepted:
+            self.connect.join(handoff.participant)
         self.accepted.setdefault(handoff.key, handoff)
+        return self.chats
+
+    async def probe(self) -> None:
+        """See ``ports.Runtime``."""
+        await anyio.lowlevel.checkpoint()
+        if self.down is not None:
+            raise self.down
+
+
+class MemoryTable(MemoryJournal):
+    """One journal for several replicas in one process, as a DynamoDB table is for several processes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._beats: dict[str, Beat] = {}
+
+    async def beat(self, beat: Beat) -> Sequence[Beat]:
+        """See ``ports.Journal``."""
+        await anyio.lowlevel.checkpoint()
+        self._beats[beat.owner] = beat
+        return list(self._beats.values())
+
+    async def retire(self, beat: Beat) -> None:
+        """See ``ports.Journal``."""
+        await anyio.lowlevel.checkpoint()
+        self._beats.pop(beat.owner, None)

@@ -1,0 +1,283 @@
+"""The gates before the clock: no runtime, no place, no access: no CreateParticipant.
+
+A gate is anything that ``waiting`` may ask whether it is open; several in a row are one gate. Here are those that a
+contact passes on its way to a bot: the instance's circuit, the runtime's circuit and its places for hand-offs under
+way, the bot's cap on open chats. Who learns something of the other side (an answer, a time-out, an end event) says so
+here, and everybody who waits is looked at again.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+import anyio
+import structlog
+
+from attachd.circuit import Circuit
+from attachd.errors import Permanent, Transient
+from attachd.model import Bot
+from attachd.ports import Runtime
+from attachd.waiting import Gate
+
+_LOOK_SECONDS: Final = 1.0
+_PROBE_SECONDS: Final = 5.0
+#: A chat ends by itself at last: ChatDurationInMinutes is at most seven days, 25 hours by default (StartChatContact).
+_CHAT_SECONDS: Final = 25 * 3600.0
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class Places:
+    """So many at once."""
+
+    most: float = inf
+    taken: int = 0
+
+    def wait(self, _now: float) -> float:
+        """See ``waiting.Gate``."""
+        return 0.0 if self.taken < self.most else inf
+
+    def enter(self) -> None:
+        """See ``waiting.Gate``."""
+        self.taken += 1
+
+    def leave(self) -> None:
+        """See ``waiting.Gate``."""
+        self.taken -= 1
+
+
+class OpenChats:
+    """How many chats a bot has open: those on their way in, and those handed over and not known to have ended.
+
+    Args:
+        most: the bot's ``max_chats``.
+        expire_seconds: a chat whose end was never told counts no longer than this.
+    """
+
+    def __init__(self, most: float = inf, *, expire_seconds: float = _CHAT_SECONDS) -> None:
+        self.most = most
+        self._expire_seconds = expire_seconds
+        self._coming = 0
+        self._open: dict[str, float] = {}  # contact → when it expires, in order
+        self._unknown = 0  # of which the runtime told and we know nothing
+
+    def __len__(self) -> int:
+        return self._coming + len(self._open) + self._unknown
+
+    def wait(self, now: float) -> float:
+        """See ``waiting.Gate``."""
+        if len(self) < self.most:
+            return 0.0
+        while self._open and next(iter(self._open.values())) <= now:
+            del self._open[next(iter(self._open))]
+        if len(self) < self.most:
+            return 0.0
+        return max(0.0, next(iter(self._open.values()), inf) - now)
+
+    def enter(self) -> None:
+        """See ``waiting.Gate``."""
+        self._coming += 1
+
+    def leave(self) -> None:
+        """See ``waiting.Gate``."""
+        self._coming -= 1
+
+    def opened(self, contact_id: str, now: float) -> None:
+        """The bot has this chat."""
+        self._open[contact_id] = now + self._expire_seconds
+
+    def ended(self, contact_id: str) -> bool:
+        """This chat is over; whether the bot had it."""
+        return self._open.pop(contact_id, None) is not None
+
+    def told(self, count: int) -> None:
+        """The runtime's own word: so many chats it has. What we thought of beside that has ended, the oldest first."""
+        while len(self._open) > count:
+            del self._open[next(iter(self._open))]
+        self._unknown = count - len(self._open)
+
+
+class RuntimeGate:
+    """One runtime, as those see it who want to hand a chat over.
+
+    Args:
+        name: the runtime's name.
+        runtime: asked whether it is there before anybody is let in again.
+        handoffs: how many may be under way at once.
+    """
+
+    def __init__(self, name: str, runtime: Runtime, handoffs: float = inf) -> None:
+        self.name = name
+        self.runtime = runtime
+        self.circuit = Circuit()
+        self.places = Places(handoffs)
+        self._reached = True
+
+    def wait(self, now: float) -> float:
+        """See ``waiting.Gate``. While the circuit is open, nobody goes in before a probe has come back."""
+        if not self._reached:
+            return inf
+        return max(self.circuit.wait(now), self.places.wait(now))
+
+    def enter(self) -> None:
+        """See ``waiting.Gate``."""
+        self.circuit.enter()
+        self.places.enter()
+
+    def leave(self) -> None:
+        """See ``waiting.Gate``."""
+        self.circuit.leave()
+        self.places.leave()
+
+    def heard(self, error: Transient | Permanent | None, now: float) -> None:
+        """Take in how an offer ended."""
+        before = self.circuit.why
+        match error:
+            case None:
+                self.circuit.succeeded()
+            case Permanent(reason="runtime_retired"):
+                self.circuit.open(str(error), now, inf)
+            case Permanent():
+                self.circuit.succeeded()  # it refused this chat: it is there
+            case Transient(after=float(seconds)):
+                self.circuit.open(str(error), now, seconds)  # its own word: full, or draining
+            case Transient():
+                self.circuit.failed(str(error), now)
+        self._reached = self.circuit.closed
+        if bool(before) is not bool(self.circuit.why):
+            self._tell()
+
+    def due(self, now: float) -> float:
+        """Seconds until a probe is due; infinity if none is needed."""
+        return inf if self._reached else self.circuit.wait(now)
+
+    async def probe(self) -> None:
+        """Ask the runtime whether it is there; if so, one contact may try."""
+        try:
+            with anyio.fail_after(_PROBE_SECONDS):
+                await self.runtime.probe()
+        except (Transient, Permanent, TimeoutError) as error:
+            self.circuit.open(str(error) or "no answer", anyio.current_time())
+            log.debug("runtime.probe_failed", runtime=self.name, reason=self.circuit.why)
+        else:
+            self._reached = True
+
+    def _tell(self) -> None:
+        if self.circuit.closed:
+            log.info("runtime.circuit_closed", runtime=self.name)
+            return
+        log.warning(
+            "runtime.circuit_open",
+            runtime=self.name,
+            reason=self.circuit.why,
+            next="no participant is made for it until it answers again; chats wait, or go to the rule's next bot",
+        )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Way:
+    """The way of one instance's chats to one bot: a gate of gates."""
+
+    bot: Bot
+    runtime: RuntimeGate
+    chats: OpenChats
+    gates: tuple[Gate, ...] = field(repr=False)
+
+    def wait(self, now: float) -> float:
+        """See ``waiting.Gate``."""
+        return max(gate.wait(now) for gate in self.gates)
+
+    def enter(self) -> None:
+        """See ``waiting.Gate``."""
+        for gate in self.gates:
+            gate.enter()
+
+    def leave(self) -> None:
+        """See ``waiting.Gate``."""
+        for gate in self.gates:
+            gate.leave()
+
+
+class Gates:
+    """All of them. ``run()`` probes the runtimes whose circuits are open, and must be running for any to close.
+
+    Args:
+        runtimes: by name, with the cap on hand-offs under way.
+        stir: called whenever a gate may have opened.
+    """
+
+    def __init__(
+        self, runtimes: Iterable[RuntimeGate], caps: Mapping[str, float], stir: Callable[[], None]
+    ) -> None:
+        self.runtimes = {gate.name: gate for gate in runtimes}
+        self._caps = caps
+        self._chats: dict[str, OpenChats] = {}
+        self._ways: dict[tuple[str, tuple[str, ...]], tuple[Way, ...]] = {}
+        self._stir = stir
+        self._changed = anyio.Event()
+
+    def ways(self, instance: str, circuit: Circuit, bots: Sequence[Bot]) -> tuple[Way, ...]:
+        """The ways to these bots, in order; the same tuple whenever the same is asked."""
+        key = instance, tuple(bot.name for bot in bots)
+        if key not in self._ways:
+            self._ways[key] = tuple(self._way(circuit, bot) for bot in bots)
+        return self._ways[key]
+
+    def heard(self, runtime: str, error: Transient | Permanent | None) -> None:
+        """Take in how an offer to this runtime ended."""
+        self.runtimes[runtime].heard(error, anyio.current_time())
+        self.stir()
+
+    def opened(self, bot: str, contact_id: str, told: int | None = None) -> None:
+        """The bot has this chat, and so many in all, if its runtime says so: that counts more than what we think."""
+        chats = self._chats[bot]
+        chats.opened(contact_id, anyio.current_time())
+        if told is not None:
+            chats.told(told)
+
+    def ended(self, contact_id: str) -> None:
+        """A chat is over: its place is free."""
+        freed = [chats for chats in self._chats.values() if chats.ended(contact_id)]
+        if freed:
+            self.stir()
+
+    def stir(self) -> None:
+        """Something changed: whoever waits at a gate is looked at again."""
+        self._changed.set()
+        self._stir()
+
+    @property
+    def trouble(self) -> list[str]:
+        """Which runtimes nobody can be handed to, a sentence each."""
+        return [
+            f"runtime {gate.name}: circuit open: {gate.circuit.why}"
+            for gate in self.runtimes.values()
+            if not gate.circuit.closed
+        ]
+
+    def open_chats(self, bot: str) -> int:
+        """How many chats the bot has, as far as is known."""
+        return len(self._chats[bot]) if bot in self._chats else 0
+
+    async def run(self, report: Callable[[], None] = lambda: None) -> None:
+        """Probe what is due, for ever."""
+        while True:
+            report()
+            self._changed = anyio.Event()
+            now = anyio.current_time()
+            due = {gate: gate.due(now) for gate in self.runtimes.values()}
+            with anyio.move_on_after(min([_LOOK_SECONDS, *due.values()])):
+                await self._changed.wait()
+            async with anyio.create_task_group() as probes:
+                for gate in self.runtimes.values():
+                    if gate.due(anyio.current_time()) <= 0:
+                        probes.start_soon(gate.probe)
+            if any(seconds < inf for seconds in due.values()):
+                self._stir()
+
+    def _way(self, circuit: Circuit, bot: Bot) -> Way:
+        runtime = self.runtimes[bot.runtime]
+        chats = self._chats.setdefault(bot.name, OpenChats(self._caps.get(bot.name, inf)))
+        return Way(bot, runtime, chats, (circuit, runtime, chats))

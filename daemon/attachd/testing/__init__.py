@@ -1,0 +1,6 @@
+"""Public in-memory ports, and a line over them, for this project's tests and for yours."""
+
+from attachd.testing.line import Line
+from attachd.testing.ports import MemoryConnect, MemoryRuntime, MemorySource, MemoryTable
+
+__all__ = ["Line", "MemoryConnect", "MemoryRuntime", "MemorySource", "MemoryTable"]
