@@ -5,9 +5,9 @@ first 8 calls at once, then one every 0.2 s.
 """
 
 import json
-import random
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
@@ -19,21 +19,16 @@ from botocore.exceptions import ClientError
 from rich.console import Console
 from rich.table import Table
 
-from attachd.claims import Claims
-from attachd.connect import clients
-from attachd.journals.memory import MemoryJournal
+from attachd.connect import Connect
 from attachd.logs import Trail
-from attachd.metrics import Metrics
-from attachd.model import Bot, Delivery
-from attachd.patterns import compile_pattern
-from attachd.pipeline import Pipeline
-from attachd.quota import Quota, Rate
-from attachd.rules import Rule, Rules
+from attachd.model import Delivery
+from attachd.quota import Rate
+from attachd.replicas import BEAT_SECONDS, Replicas
 from attachd.simulator import Dials, Simulator, simulator
-from attachd.testing import MemoryRuntime
-from attachd.waiting import Room
+from attachd.testing import Line, MemoryTable
 
 CHATS, RATE, BURST = 120, 5, 8
+HEADROOM = 0.98  # attachd's own default
 IDEAL_SECONDS = (CHATS - BURST) / RATE
 
 
@@ -55,7 +50,9 @@ async def main() -> None:
         f"{CHATS} chats at once against {RATE}/s, burst {BURST}: about {IDEAL_SECONDS:.0f} s"
     ):
         async with anyio.create_task_group() as contestants:
-            contestants.start_soon(contest, rows, "attachd", attachd)
+            for replicas in (1, 2, 4):
+                name = f"attachd, {replicas} replicas" if replicas > 1 else "attachd"
+                contestants.start_soon(contest, rows, name, attachd(replicas))
             for mode, attempts in (("legacy", 5), ("standard", 3), ("standard", 10), ("adaptive", 10)):
                 name = f"botocore {mode}, {attempts} attempts"
                 contestants.start_soon(contest, rows, name, botocore(mode, attempts))
@@ -75,10 +72,9 @@ async def contest(rows: list[Row], name: str, attach_all: Contestant) -> None:
     """Let one contestant attach a bot to each of its chats; the simulator judges."""
     async with simulator(Dials(rate=RATE, burst=BURST)) as connect:
         contacts = await opened(connect)
-        started = time.time()
         await attach_all(connect, contacts)
         calls = [call for call in connect.truth()["calls"] if call["operation"] == "CreateParticipant"]
-        good = [call["at"] - started for call in calls if call["status"] == HTTPStatus.OK]
+        good = [call["at"] - calls[0]["at"] for call in calls if call["status"] == HTTPStatus.OK]
         rows.append(
             Row(
                 name,
@@ -127,28 +123,36 @@ def botocore(mode: str, attempts: int) -> Contestant:
     return attach_all
 
 
-async def attachd(connect: Simulator, contacts: list[str]) -> None:
-    """The line itself, over the same API."""
-    room = Room(Quota(Rate(RATE, BURST)))
-    rule = Rule("chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), Bot("concierge", "Ava", "ava"))
-    async with clients(session(), "bench", endpoint_url=connect.url) as attacher:
-        line = Pipeline(
-            rules=Rules([rule]),
-            claims=Claims(MemoryJournal(), "bench", time.time),
-            room=room,
-            attacher=attacher,
-            runtimes={"ava": MemoryRuntime()},
-            metrics=Metrics(),
-            now=time.time,
-            dice=random.Random(0),
-        )
-        async with anyio.create_task_group() as background:
-            background.start_soon(room.run)
+def attachd(replicas: int) -> Contestant:
+    """The line itself, over the same API; each replica has the chats that a fair queue would give it."""
+
+    async def attach_all(connect: Simulator, contacts: list[str]) -> None:
+        table, attacher = MemoryTable(), Connect(session, "bench", endpoint_url=connect.url)
+        async with attacher.open(), AsyncExitStack() as stack:
+            lines = [await stack.enter_async_context(replica(n, attacher, table)) for n in range(replicas)]
             async with anyio.create_task_group() as deliveries:
-                for contact in contacts:
-                    body = event(connect, contact)
-                    deliveries.start_soon(line.carry, Delivery("bench", contact, body, time.time()), Trail())
-            background.cancel_scope.cancel()
+                for n, contact in enumerate(contacts):
+                    delivery = Delivery("bench", contact, event(connect, contact), time.time())
+                    deliveries.start_soon(lines[n % replicas].pipeline.carry, delivery, Trail())
+
+    return attach_all
+
+
+@asynccontextmanager
+async def replica(number: int, attacher: Connect, table: MemoryTable) -> AsyncIterator[Line]:
+    """One replica with its share of the quota, which is attachd's default: less two in a hundred."""
+    whole, owner = Rate(HEADROOM * RATE, int(HEADROOM * BURST)), f"replica {number}"
+    line = Line(time.time, attacher=attacher, rate=whole, journal=table, owner=owner)
+
+    def share(part: float, count: int) -> None:
+        line.room.change(whole.part(part, 1 / count) if part else None)
+
+    peers = Replicas(table, owner, seats=BURST, waiting=lambda: len(line.room), on_share=share)
+    async with peers.joined(), line.running(), anyio.create_task_group() as background:
+        background.start_soon(peers.run)
+        await anyio.sleep(2 * BEAT_SECONDS)  # until all have seen each other
+        yield line
+        background.cancel_scope.cancel()
 
 
 def session() -> AioSession:

@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from attachd import settings
+from attachd import failures, settings
 from attachd.disposition import dispose
 from attachd.metrics import Metrics
 from attachd.model import Outcome
@@ -21,7 +21,10 @@ TABLES: dict[str, type[BaseModel]] = {
     '[journal] type = "dynamodb"': settings.DynamoJournal,
     '[journal] type = "memory"': settings.MemoryJournal,
     "[quota]": settings.Quota,
+    "[waiting]": settings.Waiting,
+    "[[instances]]": settings.Instance,
     "[[bots]]": settings.Bot,
+    "timers of a bot": settings.Timers,
     "[[rules]]": settings.Rule,
     '[runtimes.NAME] type = "webhook"': settings.WebhookRuntime,
     '[runtimes.NAME] type = "python"': settings.PythonRuntime,
@@ -34,7 +37,7 @@ TABLES: dict[str, type[BaseModel]] = {
 
 def reference() -> str:
     """The whole page."""
-    return "\n".join([*_head(), *_configuration(), *_outcomes(), *_metrics()]) + "\n"
+    return "\n".join([*_head(), *_configuration(), *_outcomes(), *_failures(), *_metrics()]) + "\n"
 
 
 def _head() -> Iterator[str]:
@@ -76,6 +79,28 @@ def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
     return "–" if field.default is None or isinstance(field.default, BaseModel) else f"`{field.default}`"
+
+
+def _failures() -> Iterator[str]:
+    yield "\n## Failures\n"
+    yield "What every way in which a call to Amazon Connect can fail means (`attachd.failures`). A try that fails without"
+    yield "being ambiguous had no effect for certain. Everybody is told by the delivery's line and `attachd_attach_tries`.\n"
+    yield "| what happened | reason | ambiguous | then | and told to |"
+    yield "|---|---|---|---|---|"
+    without_an_answer = {
+        "endpoint not found or not reachable (DNS, TCP)": failures.UNREACHABLE,
+        "certificate not accepted (TLS)": failures.TLS,
+        "no answer in time": failures.TIMEOUT,
+        "connection lost on the way": failures.CONNECTION,
+        "a reply that cannot be read": failures.MALFORMED,
+        "no credentials, or a role that cannot be assumed": failures.CREDENTIALS,
+        "another 401 or 403": failures.CREDENTIALS,
+        "another 5xx": failures.INTERNAL,
+    }
+    for what, failure in (*failures.ERRORS.items(), *without_an_answer.items()):
+        called = f"`{what}`" if what in failures.ERRORS else what
+        ambiguous = "yes" if failure.ambiguous else ""
+        yield f"| {called} | `{failure.reason}` | {ambiguous} | {failure.then} | {failure.told} |"
 
 
 def _outcomes() -> Iterator[str]:

@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,10 +143,34 @@ def test_explain_says_which_bot_by_which_rule_or_why_none(
     told = json.loads(attachd("explain", "-", "--json", "--config", config, stdin=german.read_bytes()).stdout)
     assert (told["bot"], told["rule"], told["rules"][0]["matched"]) == ("concierge", "German chats", True)
     ended = attachd("explain", "-", "--config", config, stdin=contact_event("c-1", "DISCONNECTED"))
-    assert "DISCONNECTED opens no chat" in ended.stdout
+    assert "DISCONNECTED opens no CHAT" in ended.stdout
     garbage = attachd("explain", "-", "--config", config, stdin=b"{")
     assert garbage.returncode == 1
     assert "not_json" in garbage.stderr
+
+
+def test_a_dry_run_decides_and_logs_for_each_event_of_a_file_and_calls_nobody(
+    tmp_path: Path, contact_event: Callable[..., bytes]
+) -> None:
+    """Every address in the configuration is one where nobody answers."""
+    now = time.time()
+    events = [
+        contact_event("c-1", at=now, tags={"language": "de-DE"}),
+        contact_event("c-2", at=now, tags={"language": "en"}),
+        contact_event("c-1", "CONNECTED_TO_SYSTEM", at=now, tags={"language": "de-DE"}),
+        contact_event("c-3", "DISCONNECTED", at=now),
+        b"no json",
+    ]
+    options = ("run", "--config", configured(tmp_path), "--dry-run", "-")
+    done = attachd(*options, stdin=b"\n".join(event.replace(b"\n", b" ") for event in events))
+    assert done.returncode == 0, done.stderr
+    lines = [json.loads(line) for line in done.stderr.splitlines()]
+    assert all(line["rehearsal"] for line in lines)
+    ends = {line["message"]: line for line in lines if line["event"] == "delivery"}
+    assert {ends[n]["outcome"] for n in ("2", "5")} == {"no_bot", "not_json"}
+    assert (ends["1"]["outcome"], ends["1"]["bot"]) == ("attached", "concierge")
+    assert {ends["3"]["outcome"], ends["4"]["outcome"]} == {"duplicate", "noted"}
+    assert not list(tmp_path.glob("*.sqlite*"))
 
 
 @pytest.mark.parametrize("weak", ["not base64 at all!", "abc", "whsec_AAAA", "whsec_"])

@@ -11,7 +11,7 @@ import anyio
 import pytest
 from aiobotocore.session import get_session
 
-from attachd.connect import clients
+from attachd.connect import Connect
 from attachd.errors import Permanent, Transient
 from attachd.model import AttachRequest, Outcome, Participant
 from attachd.ports import Attacher
@@ -137,7 +137,8 @@ async def over_the_sdk(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[OverThe
     async with simulator(Dials(token_marker=MARKER), now=lambda: 0.0) as sim:
         for name, value in sim.environment.items():
             monkeypatch.setenv(name, value)
-        async with clients(SESSION, "attachd/test") as connect:
+        connect = Connect(lambda: SESSION, "attachd/test")
+        async with connect.open():
             yield OverTheSdk(sim, connect)
 
 
@@ -160,6 +161,11 @@ async def place(request: pytest.FixtureRequest, aws: pytest.MonkeyPatch) -> Asyn
 
 def asking(place: Place, contact_id: str, generation: int = 1) -> AttachRequest:
     return AttachRequest(place.instance_id, contact_id, f"{contact_id}, generation {generation}", "Ava")
+
+
+async def dismiss(attacher: Attacher, participant: Participant) -> None:
+    """What the recipe makes of two calls."""
+    await attacher.disconnect(await attacher.connect(participant))
 
 
 def printed(error: BaseException) -> str:
@@ -236,7 +242,7 @@ async def test_a_throttled_call_had_no_effect_for_certain(place: Place) -> None:
 async def test_a_dismissed_participant_was_connected_and_disconnected(place: Place) -> None:
     made = await place.attacher.attach(asking(place, await place.contact()))
     assert not place.dismissed(made)
-    await place.attacher.dismiss(made)
+    await dismiss(place.attacher, made)
     assert place.dismissed(made)
 
 
@@ -249,5 +255,5 @@ async def test_dismissing_a_participant_whose_chat_is_over_is_refused_for_good(
         made = await place.attacher.attach(asking(place, contact_id))
         await place.end(contact_id)
         with pytest.raises(Permanent) as gone:
-            await place.attacher.dismiss(made)
+            await dismiss(place.attacher, made)
     assert MARKER not in printed(gone.value)

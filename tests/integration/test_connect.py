@@ -14,9 +14,11 @@ import pytest
 from aiobotocore.session import AioSession, get_session
 from aiohttp import web
 
-from attachd.connect import ERRORS, Connect, clients
+from attachd import aws
+from attachd.connect import Connect
 from attachd.errors import Misconfigured, Permanent, Transient
-from attachd.model import AttachRequest, Outcome, Participant, Secret
+from attachd.failures import ERRORS
+from attachd.model import AttachRequest, ContactState, Outcome, Participant, Secret
 
 TOKEN = "CANARY-participant-token"
 CONNECTION = "CANARY-connection-token"
@@ -105,7 +107,8 @@ async def server(credentials: None, monkeypatch: pytest.MonkeyPatch) -> AsyncIte
 
 @pytest.fixture
 async def connect(server: Scripted) -> AsyncIterator[Connect]:  # noqa: ARG001 - its address is in the environment
-    async with clients(SESSION, "attachd/test") as made:
+    made = Connect(lambda: SESSION, "attachd/test")
+    async with made.open():
         yield made
 
 
@@ -192,6 +195,11 @@ async def permanent(call: Awaitable[Any]) -> tuple[Outcome, str]:
     return raised.value.outcome, raised.value.reason
 
 
+async def dismiss(connect: Connect, participant: Participant) -> None:
+    """What the recipe makes of two calls."""
+    await connect.disconnect(await connect.connect(participant))
+
+
 # ── what goes over the wire ────────────────────────────────────────────────────────────────────
 
 
@@ -221,7 +229,7 @@ async def test_create_participant_is_signed_and_the_participant_service_gets_the
     server: Scripted, connect: Connect
 ) -> None:
     await connect.attach(REQUEST)
-    await connect.dismiss(PARTICIPANT)
+    await dismiss(connect, PARTICIPANT)
     create, join, leave = server.calls
     assert create.headers["authorization"].startswith("AWS4-HMAC-SHA256")
     assert [call.path for call in (join, leave)] == ["/participant/connection", "/participant/disconnect"]
@@ -233,7 +241,7 @@ async def test_create_participant_is_signed_and_the_participant_service_gets_the
 
 async def test_a_dismissal_whose_first_call_fails_makes_no_second(server: Scripted, connect: Connect) -> None:
     server.replies["/participant/connection"] = refusing(500, "InternalServerException")
-    await transient(connect.dismiss(PARTICIPANT))
+    await transient(dismiss(connect, PARTICIPANT))
     assert len(server.calls) == 1
 
 
@@ -251,7 +259,7 @@ async def test_the_sdk_never_tries_again_by_itself(server: Scripted, connect: Co
     server.on_create(reply)
     server.replies["/participant/connection"] = reply
     await transient(connect.attach(REQUEST))
-    await transient(connect.dismiss(PARTICIPANT))
+    await transient(dismiss(connect, PARTICIPANT))
     assert len(server.calls) == 2
 
 
@@ -282,12 +290,14 @@ TRANSIENTS = [
     (400, "RequestTimeoutException", "timeout", None, False),
     (500, "InternalServiceException", "connect_internal", None, True),
     (503, "ServiceUnavailable", "connect_unavailable", None, True),
-    (403, "AccessDeniedException", "access_denied", 30.0, False),
-    (403, "UnrecognizedClientException", "credentials", 10.0, False),
-    (403, "InvalidSignatureException", "credentials", 10.0, False),
-    (403, "ExpiredTokenException", "credentials", 10.0, False),
-    (403, "ExpiredToken", "credentials", 10.0, False),
-    (400, "RequestExpired", "clock_skew", 10.0, False),
+    (403, "AccessDeniedException", "access_denied", None, False),
+    (403, "UnrecognizedClientException", "credentials", None, False),
+    (403, "InvalidSignatureException", "credentials", None, False),
+    (403, "ExpiredTokenException", "credentials", None, False),
+    (403, "ExpiredToken", "credentials", None, False),
+    (403, "SignatureDoesNotMatch", "credentials", None, False),
+    (400, "RequestExpired", "clock_skew", None, False),
+    (403, "RequestTimeTooSkewed", "clock_skew", None, False),
 ]
 PERMANENTS = [
     (402, "ServiceQuotaExceededException", Outcome.OCCUPIED, "quota_exceeded"),
@@ -295,6 +305,8 @@ PERMANENTS = [
     (404, "ResourceNotFoundException", Outcome.REFUSED, "not_found"),
     (400, "InvalidRequestException", Outcome.REFUSED, "invalid_request"),
     (400, "ValidationException", Outcome.REFUSED, "invalid_request"),
+    (400, "InvalidParameterException", Outcome.REFUSED, "invalid_request"),
+    (429, "LimitExceededException", Outcome.REFUSED, "limit_exceeded"),
 ]
 
 
@@ -387,9 +399,7 @@ async def test_no_trouble_with_our_own_credentials_ever_refuses_a_chat_for_good(
     server: Scripted, connect: Connect, status: int, code: str | None
 ) -> None:
     server.on_create(refusing(status, code))
-    _, after, ambiguous = await transient(connect.attach(REQUEST))
-    assert after is not None
-    assert ambiguous is False
+    assert await transient(connect.attach(REQUEST)) == ("credentials", None, False)
 
 
 async def test_the_request_id_is_told_for_the_support_case(server: Scripted, connect: Connect) -> None:
@@ -415,7 +425,8 @@ async def test_a_call_that_is_not_answered_may_have_had_its_effect(
 ) -> None:
     monkeypatch.setattr("attachd.connect._READ_SECONDS", 0.3)
     server.on_create(reply)
-    async with clients(SESSION, "attachd/test") as connect:
+    connect = Connect(lambda: SESSION, "attachd/test")
+    async with connect.open():
         with anyio.fail_after(3):
             assert await transient(connect.attach(REQUEST)) == (reason, None, True)
 
@@ -425,9 +436,10 @@ async def test_a_refused_connection_had_no_effect_for_certain(monkeypatch: pytes
     with socket() as unused:
         unused.bind(("127.0.0.1", 0))
         monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{unused.getsockname()[1]}")
-        async with clients(SESSION, "attachd/test") as connect:
+        connect = Connect(lambda: SESSION, "attachd/test")
+        async with connect.open():
             assert await transient(connect.attach(REQUEST)) == ("unreachable", None, False)
-            reason, _, _ = await transient(connect.dismiss(PARTICIPANT))
+            reason, _, _ = await transient(dismiss(connect, PARTICIPANT))
             assert reason == "unreachable"
 
 
@@ -493,7 +505,7 @@ async def test_a_participant_that_is_gone_is_not_asked_after_again(
     server: Scripted, connect: Connect, path: str, status: int, code: str
 ) -> None:
     server.replies[path] = refusing(status, code)
-    await permanent(connect.dismiss(PARTICIPANT))
+    await permanent(dismiss(connect, PARTICIPANT))
 
 
 @pytest.mark.parametrize("path", ["/participant/connection", "/participant/disconnect"])
@@ -505,7 +517,7 @@ async def test_a_participant_service_that_is_unwell_is_worth_another_try(
     server: Scripted, connect: Connect, path: str, status: int, code: str, reason: str
 ) -> None:
     server.replies[path] = refusing(status, code)
-    assert (await transient(connect.dismiss(PARTICIPANT)))[0] == reason
+    assert (await transient(dismiss(connect, PARTICIPANT)))[0] == reason
 
 
 @pytest.mark.parametrize("path", ["/participant/connection", "/participant/disconnect"])
@@ -515,7 +527,7 @@ async def test_an_error_of_a_dismissal_names_the_call_that_failed(
     server.replies[path] = refusing(500, "InternalServerException")
     operation = "CreateParticipantConnection" if path.endswith("connection") else "DisconnectParticipant"
     with pytest.raises(Transient, match=operation):
-        await connect.dismiss(PARTICIPANT)
+        await dismiss(connect, PARTICIPANT)
 
 
 @pytest.mark.parametrize("body", ["{}", "[]", '{"ConnectionCredentials": {}}', b"\xff\xfe\x00"], ids=repr)
@@ -523,7 +535,7 @@ async def test_a_malformed_answer_to_a_dismissal_is_worth_another_try(
     server: Scripted, connect: Connect, body: str | bytes
 ) -> None:
     server.replies["/participant/connection"] = saying(body)
-    assert (await transient(connect.dismiss(PARTICIPANT)))[0] == "malformed_reply"
+    assert (await transient(dismiss(connect, PARTICIPANT)))[0] == "malformed_reply"
 
 
 # ── credentials and Region ─────────────────────────────────────────────────────────────────────
@@ -539,8 +551,10 @@ def without_keys(monkeypatch: pytest.MonkeyPatch) -> AioSession:
 async def test_without_credentials_nothing_leaves_and_a_later_try_may_find_some(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with clients(without_keys(monkeypatch), "attachd/test") as connect:
-        assert await transient(connect.attach(REQUEST)) == ("credentials", 10.0, False)
+    without_keys(monkeypatch)
+    connect = Connect(get_session, "attachd/test")
+    async with connect.open():
+        assert await transient(connect.attach(REQUEST)) == ("credentials", None, False)
     assert server.calls == []
 
 
@@ -557,10 +571,9 @@ async def test_a_role_that_cannot_be_assumed_refuses_no_chat_for_good(
     monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::111122223333:role/attachd")
     monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "identity"))
     server.replies["/"] = sts
-    async with clients(session, "attachd/test") as connect:
-        reason, after, ambiguous = await transient(connect.attach(REQUEST))
-    assert (reason, ambiguous) == ("credentials", False)
-    assert after is not None
+    connect = Connect(lambda: session, "attachd/test")
+    async with connect.open():
+        assert await transient(connect.attach(REQUEST)) == ("credentials", None, False)
     assert {call.path for call in server.calls} == {"/"}
 
 
@@ -568,7 +581,7 @@ async def test_a_role_that_cannot_be_assumed_refuses_no_chat_for_good(
 async def test_without_a_region_the_operator_is_told_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_DEFAULT_REGION")
     with pytest.raises(Misconfigured, match="AWS_REGION"):
-        async with clients(get_session(), "attachd/test"):
+        async with Connect(get_session, "attachd/test").open():
             pass
 
 
@@ -589,5 +602,114 @@ async def test_a_redirect_is_not_followed_and_takes_no_token_anywhere(
         server.on_create(away)
         server.replies["/participant/connection"] = away
         await transient(connect.attach(REQUEST))
-        await transient(connect.dismiss(PARTICIPANT))
+        await transient(dismiss(connect, PARTICIPANT))
     assert seen == []
+
+
+# ── sessions, roles, quotas ────────────────────────────────────────────────────────────────────
+
+ASSUMED = """<AssumeRoleResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><AssumeRoleResult>
+<Credentials><AccessKeyId>ASSUMED{n}</AccessKeyId><SecretAccessKey>s</SecretAccessKey><SessionToken>t</SessionToken>
+<Expiration>2999-01-01T00:00:00Z</Expiration></Credentials></AssumeRoleResult></AssumeRoleResponse>"""
+ROLE = "arn:aws:iam::444455556666:role/attachd"
+
+
+async def test_a_role_is_assumed_for_its_instances_and_its_region_is_called(server: Scripted) -> None:
+    async def sts(_request: web.Request) -> web.StreamResponse:
+        return web.Response(text=ASSUMED.format(n=1), content_type="text/xml")
+
+    server.replies["/"] = sts
+    connect = Connect(lambda: aws.session({}, region="eu-west-1", role=ROLE), "attachd/test")
+    async with connect.open():
+        for _ in range(3):
+            await connect.attach(REQUEST)
+    assert [call.path for call in server.calls] == ["/"] + ["/contact/create-participant"] * 3
+    signed = server.calls[-1].headers["authorization"]
+    assert "Credential=ASSUMED1/" in signed
+    assert "/eu-west-1/connect/" in signed
+
+
+async def test_aws_region_counts_as_it_does_with_other_tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+    assert aws.session({"AWS_REGION": "eu-west-2"}).get_config_variable("region") == "eu-west-2"
+
+
+async def test_credentials_that_are_refused_are_read_anew(
+    server: Scripted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr("attachd.connect._RENEW_SECONDS", 0.0)
+    without_keys(monkeypatch)
+    keys = tmp_path / "credentials"
+    keys.write_text("[default]\naws_access_key_id = OLD\naws_secret_access_key = s\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(keys))
+
+    async def reply(request: web.Request) -> web.StreamResponse:
+        if "Credential=OLD" in request.headers["Authorization"]:
+            return await refusing(403, "ExpiredTokenException")(request)
+        return web.json_response(CREATED)
+
+    server.on_create(reply)
+    made: list[AioSession] = []
+
+    def sessions() -> AioSession:
+        made.append(aws.session({}))
+        return made[-1]
+
+    connect = Connect(sessions, "attachd/test")
+    async with connect.open():
+        assert (await transient(connect.attach(REQUEST)))[0] == "credentials"
+        keys.write_text("[default]\naws_access_key_id = NEW\naws_secret_access_key = s\n")
+        assert await connect.attach(REQUEST) == PARTICIPANT
+        for _ in range(3):  # and not made anew for every call
+            await connect.attach(REQUEST)
+    assert len(made) == 2
+
+
+async def test_the_quota_in_force_is_read_from_service_quotas(server: Scripted) -> None:
+    server.replies["/"] = saying('{"Quota": {"QuotaCode": "L-8FE21897", "Value": 12.0}}')
+    assert await aws.applied_quota(SESSION, "L-8FE21897", "attachd/test") == 12.0
+    (call,) = server.calls
+    assert call.body == {"ServiceCode": "connect", "QuotaCode": "L-8FE21897"}
+
+
+@pytest.mark.parametrize(
+    "reply", [refusing(400, "AccessDeniedException"), saying("{}"), saying("<html>"), hanging_up]
+)
+async def test_a_quota_that_cannot_be_read_is_no_more_than_that(server: Scripted, reply: Reply) -> None:
+    server.replies["/"] = reply
+    with pytest.raises(Transient, match="quota_not_read"):
+        await aws.applied_quota(SESSION, "L-8FE21897", "attachd/test")
+
+
+async def test_describe_contact_tells_where_the_contact_is(server: Scripted, connect: Connect) -> None:
+    sentinel, moment = 0.001, 1_800_000_000.0
+    path = f"/contacts/{REQUEST.instance_id}/{REQUEST.contact_id}"
+    told = {"ConnectedToSystemTimestamp": moment, "AgentInfo": {"ConnectedToAgentTimestamp": sentinel}}
+    server.replies[path] = saying(json.dumps({"Contact": told}))
+    state = await connect.describe(REQUEST.instance_id, REQUEST.contact_id)
+    assert state == ContactState(connected=True, queued=False, agent=False, ended=False)
+    told |= {"AgentInfo": {"ConnectedToAgentTimestamp": moment}, "DisconnectTimestamp": moment}
+    told |= {"QueueInfo": {"EnqueueTimestamp": moment}}
+    server.replies[path] = saying(json.dumps({"Contact": told}))
+    state = await connect.describe(REQUEST.instance_id, REQUEST.contact_id)
+    assert state == ContactState(connected=True, queued=True, agent=True, ended=True)
+
+
+async def test_streaming_and_timers_go_over_the_wire(server: Scripted, connect: Connect) -> None:
+    stream, timers = (
+        "/contact/start-streaming",
+        f"/contact/participant-role-config/{REQUEST.instance_id}/{REQUEST.contact_id}",
+    )
+    server.replies |= {stream: saying('{"StreamingId": "s"}'), timers: saying("{}")}
+    topic = "arn:aws:sns:eu-central-1:111122223333:chats"
+    await connect.stream(REQUEST.instance_id, REQUEST.contact_id, topic, "token")
+    await connect.set_timers(REQUEST.instance_id, REQUEST.contact_id, {"IDLE": 5})
+    assert [call.path for call in server.calls] == [stream, timers]
+    assert server.calls[0].body["ChatStreamingConfiguration"] == {"StreamingEndpointArn": topic}
+    assert server.calls[1].body["ChannelConfiguration"]["Chat"]["ParticipantTimerConfigList"] == [
+        {
+            "ParticipantRole": "CUSTOMER",
+            "TimerType": "IDLE",
+            "TimerValue": {"ParticipantTimerDurationInMinutes": 5},
+        }
+    ]

@@ -131,7 +131,7 @@ def assert_discreet(error: BaseException) -> None:
     assert not any(key in printed for key in KEYS)
 
 
-async def transient(call: Awaitable[None]) -> Transient:
+async def transient(call: Awaitable[Any]) -> Transient:
     with pytest.raises(Transient) as raised:
         await call
     assert_discreet(raised.value)

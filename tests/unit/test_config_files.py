@@ -19,6 +19,10 @@ TEMPLATE = ROOT / "config" / "cloudformation.yaml"
 # Every AWS action attachd takes: SQS in, one quarantine queue, bots attached, the journal in DynamoDB.
 ACTIONS = {
     "connect:CreateParticipant",
+    "connect:DescribeContact",
+    "connect:StartContactStreaming",
+    "connect:UpdateParticipantRoleConfig",
+    "servicequotas:GetServiceQuota",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
     "sqs:ChangeMessageVisibility",

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from attachd.decode import DETAIL_TYPE, decode
 from attachd.errors import Permanent
-from attachd.lifecycle import EFFECTS
+from attachd.lifecycle import EVENT_TYPES
 from attachd.model import ContactEvent, Outcome
 
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
@@ -79,7 +79,7 @@ names = st.sampled_from(
 )
 plausible = (
     json_values
-    | st.sampled_from([*EFFECTS, "c-1", INSTANCE, "CHAT", "1970-01-01T00:00:00.001Z"])
+    | st.sampled_from([*EVENT_TYPES, "c-1", INSTANCE, "CHAT", "1970-01-01T00:00:00.001Z"])
     | st.dictionaries(st.text(max_size=5), json_values, max_size=3)
 )
 documents = st.builds(
@@ -103,7 +103,7 @@ def test_any_bytes_are_an_event_or_a_documented_outcome(body: bytes) -> None:
 def test_any_json_is_an_event_or_a_documented_outcome(document: object) -> None:
     event = _judge(json.dumps(document).encode())
     if isinstance(event, ContactEvent):
-        assert event.type in EFFECTS
+        assert event.type in EVENT_TYPES
         assert 0 < len(event.contact.id) <= 256
         assert event.contact.initial_id
         assert event.time == event.time

@@ -7,19 +7,13 @@ from collections.abc import Callable
 import anyio
 from prometheus_client.parser import text_string_to_metric_families
 
-from attachd.claims import Claims
 from attachd.errors import Permanent, Transient
-from attachd.journals.memory import MemoryJournal
 from attachd.metrics import Metrics
-from attachd.model import Bot, Outcome
-from attachd.patterns import compile_pattern
-from attachd.pipeline import Pipeline
+from attachd.model import Outcome
 from attachd.progress import Progress
-from attachd.quota import Quota, Rate
-from attachd.rules import Rule, Rules
+from attachd.quota import Rate
 from attachd.service import Limits, Service
-from attachd.testing import MemoryConnect, MemoryRuntime, MemorySource
-from attachd.waiting import Room
+from attachd.testing import Line, MemoryConnect, MemoryRuntime, MemorySource
 
 EPOCH = 1_800_000_000.0
 NAMES = {
@@ -28,7 +22,11 @@ NAMES = {
     "attachd_deliveries_in_hand": set(),
     "attachd_settle_failures_total": {"source"},
     "attachd_receive_errors_total": {"source", "reason"},
-    "attachd_waiting": set(),
+    "attachd_waiting": {"account", "region"},
+    "attachd_drain_eta_seconds": {"account", "region"},
+    "attachd_quota_granted_rate": {"account", "region"},
+    "attachd_circuit_open": {"kind", "name"},
+    "attachd_open_chats": {"bot"},
     "attachd_attach_tries_total": {"result"},
     "attachd_offers_total": {"runtime", "result"},
     "attachd_station_seconds_count": {"station"},
@@ -55,6 +53,10 @@ def test_the_names_and_labels_are_these() -> None:
     metrics.receive_errors.labels("s", "timeout").inc()
     metrics.attach_tries.labels("ok").inc()
     metrics.offers.labels("r", "ok").inc()
+    for gauge in (metrics.waiting, metrics.drain_eta, metrics.granted_rate):
+        gauge.labels("111122223333", "eu-central-1").set(1)
+    metrics.circuits.labels("runtime", "ava").set(0)
+    metrics.open_chats.labels("b").set(1)
     metrics.stations.labels("admit").observe(0.1)
     labels: dict[str, set[str]] = {}
     for family in text_string_to_metric_families(metrics.exposition().decode()):
@@ -70,27 +72,17 @@ def test_two_metrics_share_nothing() -> None:
 
 
 async def test_the_sum_of_outcomes_is_the_deliveries_received(contact_event: Callable[..., bytes]) -> None:
-    metrics, source, connect, runtime = Metrics(), MemorySource(), MemoryConnect(), MemoryRuntime()
+    source, connect, runtime = MemorySource(), MemoryConnect(), MemoryRuntime()
 
     def now() -> float:
         return EPOCH + asyncio.get_running_loop().time()
 
-    room = Room(Quota(Rate(4, 8)), on_depth=metrics.waiting.set)
-    rule = Rule("chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), Bot("b", "Ava", "ava"))
-    pipeline = Pipeline(
-        rules=Rules([rule]),
-        claims=Claims(MemoryJournal(), "us", now),
-        room=room,
-        attacher=connect,
-        runtimes={"ava": runtime},
-        metrics=metrics,
-        now=now,
-        dice=random.Random(1),
-    )
+    line = Line(now, attacher=connect, runtimes={"ava": runtime}, rate=Rate(4, 8))
+    metrics = line.metrics
     service = Service(
         sources=[source],
-        pipeline=pipeline,
-        background={"room": room.run},
+        pipeline=line.pipeline,
+        background=line.background,
         metrics=metrics,
         progress=Progress(asyncio.get_running_loop().time),
         limits=Limits(),
@@ -103,7 +95,7 @@ async def test_the_sum_of_outcomes_is_the_deliveries_received(contact_event: Cal
     bodies = [contact_event(f"c-{n}") for n in range(20)]
     bodies += [contact_event("c-1", "CONNECTED_TO_SYSTEM"), contact_event("c-2", "DISCONNECTED")]
     bodies += [b"no json", b"{}", contact_event(""), contact_event("x", "TELEPORTED"), b" " * 1_048_577]
-    bodies += [contact_event("v", channel="VOICE"), contact_event("old", at=EPOCH - 3600)]
+    bodies += [contact_event("v", initiationMethod="TRANSFER"), contact_event("old", at=EPOCH - 3600)]
     for body in bodies:
         source.add(body)
 
@@ -121,7 +113,7 @@ async def test_the_sum_of_outcomes_is_the_deliveries_received(contact_event: Cal
     for outcome in ("attached", "refused", "failed", "not_json", "too_large", "expired", "no_bot", "noted"):
         assert outcomes[outcome, "memory"] >= 1, outcome
     assert samples["attachd_deliveries_in_hand"][()] == 0
-    assert samples["attachd_waiting"][()] == 0
+    assert len(line.room) == 0
     assert samples["attachd_receive_errors_total"]["timeout", "memory"] == 1
     attached = outcomes["attached", "memory"]
     assert samples["attachd_attach_tries_total"][("ok",)] == attached

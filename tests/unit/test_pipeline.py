@@ -2,29 +2,36 @@
 
 import asyncio
 import json
-import random
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from typing import Any
 
 import anyio
 import pytest
 
-from attachd.claims import Claims
 from attachd.errors import Permanent, Transient
 from attachd.journals.memory import MemoryJournal
-from attachd.lifecycle import Stage
+from attachd.lifecycle import Stage, client_token
 from attachd.logs import Trail
-from attachd.metrics import Metrics
-from attachd.model import AttachRequest, Bot, Delivery, Outcome, Participant
+from attachd.model import (
+    AttachRequest,
+    Bot,
+    ContactState,
+    Delivery,
+    Handoff,
+    Outcome,
+    Participant,
+    Recipe,
+)
 from attachd.patterns import compile_pattern
-from attachd.pipeline import Pipeline, Result
-from attachd.quota import Quota, Rate
+from attachd.pipeline import Result
+from attachd.quota import Rate
 from attachd.rules import Rule, Rules
 from attachd.runtimes import payload
-from attachd.testing import MemoryConnect, MemoryRuntime
-from attachd.waiting import Room
+from attachd.testing import Line, MemoryConnect, MemoryRuntime
 
+INSTANCE_ID = "5a3b9c1e-0000-4000-8000-0123456789ab"
 EPOCH = 1_800_000_000.0
 Build = Callable[..., bytes]
 
@@ -36,42 +43,42 @@ class World:
         self.connect = MemoryConnect()
         self.runtime = MemoryRuntime()
         self.journal = MemoryJournal()
-        self.metrics = Metrics()
-        self.room = Room(Quota(Rate(rate, burst)))
-        self.patience = patience
+        self._rate, self._patience = Rate(rate, burst), patience
         self._running = False
-        self.pipeline = self.restarted(owner)
+        self.restarted(owner)
 
     def now(self) -> float:
         return EPOCH + asyncio.get_running_loop().time()
 
-    def restarted(self, owner: str) -> Pipeline:
+    def restarted(self, owner: str) -> None:
         """A line of a new process over the same journal, Connect and runtime."""
-        bot = Bot("concierge", "Ava", "ava")
-        rule = Rule("chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), bot, patience=self.patience)
-        self.pipeline = Pipeline(
-            rules=Rules([rule]),
-            claims=Claims(self.journal, owner, self.now),
-            room=self.room,
+        bots = (Bot("concierge", "Ava", "ava"),)
+        chats = compile_pattern('{"detail":{"channel":["CHAT"]}}')
+        rules = Rules([Rule("chat", chats, bots, patience=self._patience)])
+        self.line = Line(
+            self.now,
             attacher=self.connect,
             runtimes={"ava": self.runtime},
-            metrics=self.metrics,
-            now=self.now,
-            dice=random.Random(1),
+            rules=rules,
+            journal=self.journal,
+            owner=owner,
+            rate=self._rate,
         )
-        return self.pipeline
+        self.room, self.pipeline = self.line.room, self.line.pipeline
+
+    def patience(self, seconds: float) -> None:
+        self._patience = seconds
+        self.restarted("us")
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """With the waiting room calling contacts in."""
-        async with anyio.create_task_group() as background:
-            self._running = True
-            background.start_soon(self.room.run)
+        self._running = True
+        async with self.line.running():
             try:
                 yield
             finally:
                 self._running = False
-                background.cancel_scope.cancel()
 
     async def carry(self, body: bytes) -> Result:
         async with AsyncExitStack() as stack:
@@ -205,13 +212,10 @@ async def test_every_try_buys_a_token_and_a_throttled_one_keeps_its_client_token
     world: World, contact_event: Build
 ) -> None:
     world.connect.faults.extend([Transient("throttled"), Transient("throttled")])
-    available = world.room._quota.available(0.0)
     result = await world.carry(contact_event("c-1"))
     assert result.outcome is Outcome.ATTACHED
-    assert len(world.connect.requests) == 3
+    assert len(world.connect.requests) == world.room.spent == 3
     assert len({request.client_token for request in world.connect.requests}) == 1
-    spent = available - world.room._quota.available(0.0)
-    assert spent == 3
 
 
 async def test_an_ambiguous_failure_repeats_the_same_client_token_while_the_window_is_open(
@@ -256,17 +260,15 @@ async def test_a_participant_that_came_too_late_to_be_offered_does_not_cost_the_
     attach = world.connect.attach
 
     async def slow(request: AttachRequest) -> Participant:
+        world.connect.attach = attach  # type: ignore[method-assign]
         participant = await attach(request)
         await anyio.sleep(14)
         return participant
 
     world.connect.attach = slow  # type: ignore[method-assign]
-    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.DEFERRED
-    assert (world.runtime.offers, world.connect.dismissed) == ([], [])
-    world.connect.attach = attach  # type: ignore[method-assign]
-    world.connect.made.clear()  # Connect drops the participant that never connected
+    world.connect.lapse_seconds = 15
     assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
-    assert list(world.runtime.accepted) == ["c-1_2"]
+    assert (world.runtime.offers, world.connect.dismissed) == (["c-1_2"], [])
 
 
 async def test_no_new_participant_is_asked_for_while_the_old_one_may_still_live(
@@ -372,6 +374,7 @@ async def test_a_busy_runtime_is_offered_again_with_the_same_key(world: World, c
 async def test_a_participant_that_nobody_takes_is_dismissed_before_the_window_closes(
     world: World, contact_event: Build
 ) -> None:
+    world.patience(20)  # no time for another generation
     world.runtime.faults.extend([Transient("unreachable")] * 500)
     result = await world.carry(contact_event("c-1"))
     assert result.outcome is Outcome.UNSERVED
@@ -413,6 +416,269 @@ async def test_after_a_crash_beyond_the_window_the_next_generation_is_attached(
     assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
     assert len({request.client_token for request in world.connect.requests}) == 2
     assert list(world.runtime.accepted) == ["c-1_2"]
+
+
+# ── gates, generations, second looks, recipes ──────────────────────────────────────────────────
+
+
+class Joining(World):
+    """A world whose bots join, and in which a participant that nobody joins for 15 s is gone."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.connect.lapse_seconds = 15
+        self.runtime.connect = self.connect
+
+
+async def test_a_participant_that_nobody_took_lapses_and_the_chat_gets_another_while_it_has_patience(
+    contact_event: Build,
+) -> None:
+    world = Joining(patience=120)
+    world.runtime.down = Transient("unreachable")
+    results: list[Result] = []
+
+    async def carry() -> None:
+        results.append(await world.carry(contact_event("c-1")))
+
+    async with world.running(), anyio.create_task_group() as chat:
+        chat.start_soon(carry)
+        await anyio.sleep(40)
+        assert len(world.connect.requests) == 1  # its circuit is open: no participant is made in vain
+        world.runtime.down = None
+    assert [result.outcome for result in results] == [Outcome.ATTACHED]
+    assert list(world.runtime.accepted) == ["c-1_2"]
+    assert world.connect.dismissed == []
+
+
+async def test_generations_come_to_an_end(contact_event: Build) -> None:
+    world = Joining(patience=600)
+
+    async def offer(_handoff: Handoff) -> None:
+        raise Transient("runtime_500")
+
+    world.runtime.offer = offer  # type: ignore[assignment,method-assign]
+    result = await world.carry(contact_event("c-1"))
+    assert result.outcome is Outcome.UNSERVED
+    assert [r.client_token for r in world.connect.requests] == [
+        client_token(INSTANCE_ID, "c-1", generation) for generation in (1, 2, 3)
+    ]
+    assert len(world.connect.dismissed) == 1  # the last: the flow goes on
+
+
+async def test_while_the_runtime_is_down_no_participant_is_made(contact_event: Build) -> None:
+    world = Joining(patience=300)
+    world.runtime.down = Transient("unreachable")
+    async with world.running(), anyio.create_task_group() as chats:
+        for n in range(40):
+            chats.start_soon(world.carry, contact_event(f"c-{n}"))
+        await anyio.sleep(60)
+        assert len(world.connect.requests) <= 10  # those under way before three offers in a row had failed
+        world.runtime.down = None
+    assert {key.partition("_")[0] for key in world.runtime.accepted} == {f"c-{n}" for n in range(40)}
+    assert len(world.runtime.accepted) == 40
+
+
+async def test_a_runtime_that_says_when_is_left_alone_until_then(contact_event: Build) -> None:
+    world = Joining(patience=300)
+    world.runtime.faults.append(Transient("runtime_busy", after=8.0))
+    async with world.running(), anyio.create_task_group() as chats:
+        chats.start_soon(world.carry, contact_event("c-1"))
+        await anyio.sleep(0.5)
+        chats.start_soon(world.carry, contact_event("c-2"))
+        await anyio.sleep(7)
+        assert [r.contact_id for r in world.connect.requests] == ["c-1"]
+    assert list(world.runtime.accepted) == ["c-1_1", "c-2_1"]
+
+
+async def test_the_next_bot_of_the_rule_takes_over_while_the_first_ones_runtime_is_not_there(
+    contact_event: Build,
+) -> None:
+    connect, ava, max_ = MemoryConnect(), MemoryRuntime(down=Transient("unreachable")), MemoryRuntime()
+    line = Line(
+        lambda: EPOCH + asyncio.get_running_loop().time(),
+        attacher=connect,
+        runtimes={"ava": ava, "max": max_},
+    )
+    line.gates.heard("ava", Transient("runtime_busy", after=5.0))
+    async with line.running():
+        result = await line.pipeline.carry(
+            Delivery("test", "m", contact_event("c-1"), received_at=0), Trail()
+        )
+    assert result.outcome is Outcome.ATTACHED
+    assert [handoff.bot.name for handoff in max_.accepted.values()] == ["max bot"]
+    assert ava.offers == []
+
+
+async def test_a_bot_with_all_its_chats_gets_no_further_one_until_one_ends(contact_event: Build) -> None:
+    runtime = MemoryRuntime()
+    line = Line(
+        lambda: EPOCH + asyncio.get_running_loop().time(),
+        runtimes={"ava": runtime},
+        max_chats={"ava bot": 2},
+    )
+
+    async def carry(contact_id: str, event_type: str = "INITIATED") -> None:
+        body = contact_event(contact_id, event_type)
+        await line.pipeline.carry(Delivery("test", contact_id, body, received_at=0), Trail())
+
+    async with line.running(), anyio.create_task_group() as chats:
+        for n in range(3):
+            chats.start_soon(carry, f"c-{n}")
+        await anyio.sleep(10)
+        assert len(runtime.accepted) == 2
+        await carry(next(iter(runtime.accepted)).partition("_")[0], "DISCONNECTED")
+        await anyio.sleep(0.1)
+        assert len(runtime.accepted) == 3
+
+
+async def test_access_denied_stops_all_calls_of_the_instance_and_is_told(contact_event: Build) -> None:
+    world = World(patience=600)
+    world.connect.faults.extend([Transient("access_denied")] * 3)
+    async with world.running(), anyio.create_task_group() as chats:
+        for n in range(20):
+            chats.start_soon(world.carry, contact_event(f"c-{n}"))
+        await anyio.sleep(1)
+        assert len(world.connect.requests) <= 8  # one burst was on its way
+        assert any("access_denied" in sentence for sentence in world.line.instances.trouble)
+    assert len(world.runtime.accepted) == 20
+    assert world.line.instances.trouble == []
+
+
+STATE = ContactState(connected=True, queued=False, agent=False, ended=False)
+
+
+@pytest.mark.parametrize(
+    ("reason", "state", "outcome"),
+    [
+        ("conflict", replace(STATE, ended=True), Outcome.ENDED),
+        ("conflict", replace(STATE, agent=True), Outcome.AGENT_JOINED),
+        ("conflict", STATE, Outcome.OCCUPIED),
+        ("quota_exceeded", replace(STATE, ended=True), Outcome.ENDED),
+        ("quota_exceeded", replace(STATE, connected=False), Outcome.OCCUPIED),
+    ],
+)
+async def test_a_refusal_for_the_contacts_sake_is_looked_into_once(
+    world: World, contact_event: Build, reason: str, state: ContactState, outcome: Outcome
+) -> None:
+    world.connect.faults.append(Permanent(Outcome.OCCUPIED, reason))
+    world.connect.states["c-1"] = state
+    assert (await world.carry(contact_event("c-1"))).outcome is outcome
+    assert world.connect.described == ["c-1"]
+    assert (await world.carry(contact_event("c-1", "CONNECTED_TO_SYSTEM"))).outcome is Outcome.DUPLICATE
+    assert len(world.connect.requests) == 1
+
+
+async def test_a_bot_that_came_before_its_customer_waits_for_them(world: World, contact_event: Build) -> None:
+    world.connect.faults.append(Permanent(Outcome.OCCUPIED, "conflict"))
+    world.connect.states["c-1"] = replace(STATE, connected=False)
+    assert (await world.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert len(world.connect.requests) == 2
+
+
+def connecting(recipe: Recipe) -> Line:
+    bot = Bot("concierge", "Ava", "ava", recipe=recipe)
+    chats = compile_pattern('{"detail":{"channel":["CHAT"]}}')
+    runtime = MemoryRuntime()
+    return Line(
+        lambda: EPOCH + asyncio.get_running_loop().time(),
+        attacher=MemoryConnect(),
+        runtimes={"ava": runtime},
+        rules=Rules([Rule("chat", chats, (bot,), patience=120)]),
+    )
+
+
+async def test_the_recipe_streams_sets_timers_and_connects(contact_event: Build) -> None:
+    topic = "arn:aws:sns:eu-central-1:111122223333:chats"
+    line = connecting(Recipe(streaming_topic=topic, timers={"IDLE": 5}, connect=True))
+    async with line.running():
+        result = await line.pipeline.carry(Delivery("t", "m", contact_event("c-1"), received_at=0), Trail())
+    connect, runtime = line.attacher, line.gates.runtimes["ava"].runtime
+    assert isinstance(connect, MemoryConnect)
+    assert isinstance(runtime, MemoryRuntime)
+    assert result.outcome is Outcome.ATTACHED
+    assert (connect.streams, connect.timers) == ({"c-1": {topic}}, {"c-1": {"IDLE": 5}})
+    (handoff,) = runtime.accepted.values()
+    data = json.loads(payload.attached(handoff, EPOCH))["data"]
+    assert set(data["participant"]) == {"id", "connection_token", "expiry"}
+
+
+async def test_a_participant_that_attachd_connected_is_offered_as_long_as_there_is_patience(
+    contact_event: Build,
+) -> None:
+    line = connecting(Recipe(connect=True))
+    connect, runtime = line.attacher, line.gates.runtimes["ava"].runtime
+    assert isinstance(connect, MemoryConnect)
+    assert isinstance(runtime, MemoryRuntime)
+    connect.lapse_seconds = 15
+    async with line.running(), anyio.create_task_group() as chats:
+        runtime.down = Transient("unreachable")
+        delivery = Delivery("t", "m", contact_event("c-1"), received_at=0)
+        chats.start_soon(line.pipeline.carry, delivery, Trail())
+        await anyio.sleep(60)
+        runtime.down = None
+    assert list(runtime.accepted) == ["c-1_1"]
+    assert len(connect.requests) == 1
+
+
+async def test_a_connection_that_came_too_late_costs_a_generation_and_not_the_chat(
+    contact_event: Build,
+) -> None:
+    line = connecting(Recipe(connect=True))
+    connect = line.attacher
+    assert isinstance(connect, MemoryConnect)
+    connect.connect_faults.append(Permanent(Outcome.UNSERVED, "participant_gone"))
+    connect.lapse_seconds = 0
+    async with line.running():
+        result = await line.pipeline.carry(Delivery("t", "m", contact_event("c-1"), received_at=0), Trail())
+    assert result.outcome is Outcome.ATTACHED
+    assert len({request.client_token for request in connect.requests}) == 2
+
+
+async def test_being_queued_ends_the_wait_only_if_it_is_to(contact_event: Build) -> None:
+    runtime = MemoryRuntime()
+    line = Line(
+        lambda: EPOCH + asyncio.get_running_loop().time(),
+        runtimes={"ava": runtime},
+        rate=Rate(0.1, 1),
+        leave_when_queued=False,
+    )
+
+    async def carry(contact_id: str, event_type: str = "INITIATED") -> None:
+        body = contact_event(contact_id, event_type)
+        await line.pipeline.carry(Delivery("test", contact_id, body, received_at=0), Trail())
+
+    async with line.running(), anyio.create_task_group() as chats:
+        chats.start_soon(carry, "c-1")
+        chats.start_soon(carry, "c-2")
+        await anyio.sleep(1)
+        await carry("c-2", "QUEUED")
+    assert sorted(runtime.accepted) == ["c-1_1", "c-2_1"]
+
+
+async def test_a_webrtc_call_gets_its_participant_once_its_agent_is_there_and_only_by_its_first_contact(
+    contact_event: Build,
+) -> None:
+    guide = Bot("guide", "Guide", "ava", role="CUSTOMER", capabilities={"Video": "SEND"})
+    rule = Rule("calls", compile_pattern('{"detail":{"channel":["VOICE"]}}'), (guide,))
+    connect = MemoryConnect()
+    line = Line(lambda: EPOCH + asyncio.get_running_loop().time(), attacher=connect, rules=Rules([rule]))
+
+    async def carry(contact_id: str, event_type: str, **detail: str) -> Outcome:
+        body = contact_event(
+            contact_id, event_type, channel="VOICE", **{"initiationMethod": "WEBRTC_API"} | detail
+        )
+        result = await line.pipeline.carry(Delivery("test", contact_id, body, received_at=0), Trail())
+        return result.outcome
+
+    async with line.running():
+        assert await carry("call", "INITIATED") is Outcome.IGNORED
+        assert await carry("call", "CONNECTED_TO_AGENT") is Outcome.ATTACHED
+        following = {"initialContactId": "call", "previousContactId": "call"}
+        assert await carry("joined", "CONNECTED_TO_AGENT", **following) is Outcome.NO_BOT
+        assert await carry("phone", "CONNECTED_TO_AGENT", initiationMethod="INBOUND") is Outcome.NO_BOT
+    assert [(r.contact_id, r.role, dict(r.capabilities)) for r in connect.requests] == [
+        ("call", "CUSTOMER", {"Video": "SEND"})
+    ]
 
 
 async def _die_after_create_participant(world: World, contact_event: Build) -> None:
@@ -462,7 +728,6 @@ async def test_a_contact_event_without_an_id_or_of_an_unknown_type_ends_as_its_o
 @pytest.mark.parametrize(
     "detail",
     [
-        {"channel": "VOICE"},
         {"initiationMethod": "TRANSFER"},
         {"segmentAttributes": {"connect:Subtype": {"ValueString": "connect:Guide"}}},
     ],

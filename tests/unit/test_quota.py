@@ -7,7 +7,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from attachd.quota import Quota, Rate
+from attachd.quota import RECOVERY_SECONDS, Quota, Rate
 
 rates = st.builds(
     Rate,
@@ -134,7 +134,7 @@ def test_a_quota_never_touched_has_its_whole_burst_and_no_more(rate: Rate, start
     quota = Quota(rate)
     assert quota.available(start) == rate.burst
     assert quota.wait(start) == 0
-    for _ in range(rate.burst):
+    for _ in range(int(rate.burst)):
         assert quota.wait(start) <= 1e-9 * max(1.0, start)
         quota.take(start)
     assert quota.wait(start) == pytest.approx(1 / rate.per_second, abs=1e-6)
@@ -185,3 +185,114 @@ def test_a_new_process_takes_the_burst_for_spent() -> None:
     quota = Quota(Rate(5, 8), spent_at=100.0)
     assert quota.wait(100.0) == pytest.approx(0.2)
     assert quota.available(100.0 + 8 / 5) == 8
+
+
+# ── what throttles teach ───────────────────────────────────────────────────────────────────────
+
+
+class Server:
+    """The bucket on the other side; other applications may draw on it, too."""
+
+    def __init__(self, rate: Rate, *, others_per_second: float = 0.0) -> None:
+        self._quota = Quota(rate)
+        self._others = others_per_second
+        self._served = 0.0
+        self.storm = False
+
+    def grants(self, now: float) -> bool:
+        while self._others and self._served + 1 / self._others <= now:
+            self._served += 1 / self._others
+            if self._quota.wait(self._served) == 0:
+                self._quota.take(self._served)
+        if self.storm or self._quota.wait(now) > 1e-9:
+            return False
+        self._quota.take(now)
+        return True
+
+
+def _calls(quota: Quota, server: Server, since: float, until: float) -> list[tuple[float, bool]]:
+    """Whoever may call does, at once; when and whether it was granted."""
+    now, calls = since, []
+    while (now := max(now + quota.wait(now), math.nextafter(now, math.inf))) < until:
+        quota.take(now)
+        granted = server.grants(now)
+        if granted:
+            quota.granted()
+        else:
+            quota.throttled(now, now)
+        calls.append((now, granted))
+    return calls
+
+
+def test_a_lone_throttle_costs_a_tenth_and_the_whole_is_back_after_the_recovery() -> None:
+    quota = Quota(Rate(5, 8))
+    quota.take(0.0)
+    quota.throttled(0.0, 0.1)
+    assert quota.estimate(0.1) == pytest.approx(4.5)
+    assert quota.available(0.1) == 0
+    assert 4.5 <= quota.estimate(0.1 + RECOVERY_SECONDS / 2) < 5
+    assert quota.estimate(0.1 + RECOVERY_SECONDS) == 5
+
+
+def test_throttles_of_calls_that_left_before_the_cut_cut_no_further() -> None:
+    quota = Quota(Rate(5, 8))
+    for _ in range(8):
+        quota.take(0.0)
+    for n in range(8):
+        quota.throttled(0.0, 0.1 + n / 100)
+    assert quota.estimate(0.2) == pytest.approx(4.5, rel=0.01)
+
+
+@given(st.floats(1, 50), st.integers(1, 20), st.floats(1, 120))
+def test_a_storm_is_met_with_few_calls_and_the_whole_rate_is_back_within_five_seconds(
+    per_second: float, burst: int, seconds: float
+) -> None:
+    rate = Rate(per_second, burst)
+    quota, server = Quota(rate), Server(rate)
+    server.storm = True
+    stormy = _calls(quota, server, 0.0, seconds)
+    assert len(stormy) <= burst + 25 + 1.6 * max(0.2 * per_second, 1.0) * seconds
+    server.storm = False
+    after = _calls(quota, server, seconds, seconds + 10)
+    full = [at for at, granted in after if granted and at >= seconds + 5]
+    assert len(full) >= per_second * 5 - 2
+
+
+@given(st.floats(0.1, 0.7))
+def test_beside_another_application_nearly_all_that_it_leaves_is_used_with_few_throttles(part: float) -> None:
+    rate = Rate(5, 8)
+    quota, server = Quota(rate), Server(rate, others_per_second=5 * part)
+    calls = _calls(quota, server, 0.0, 300.0)
+    granted = sum(ok for _, ok in calls)
+    assert granted >= 0.9 * (1 - part) * 5 * 300
+    assert len(calls) - granted <= 0.25 * len(calls)
+
+
+@given(rates, starts, gaps, st.lists(st.integers(0, 79), max_size=5))
+def test_throttles_never_make_more_be_taken(
+    rate: Rate, start: float, gaps: list[float], throttled: list[int]
+) -> None:
+    quota, granted = Quota(rate), []
+    for n, now in enumerate(_arrivals(start, gaps)):
+        if quota.wait(now) == 0:
+            quota.take(now)
+            granted.append(now)
+        if n in throttled:
+            quota.throttled(now, now)
+    _assert_within_bounds(rate, granted)
+
+
+@given(rates, rates, starts, gaps, st.integers(0, 80))
+def test_a_change_of_rate_gives_nothing_away(
+    rate: Rate, other: Rate, start: float, gaps: list[float], change: int
+) -> None:
+    """Never more than the larger of the two bursts and rates would give."""
+    quota, granted = Quota(rate), []
+    for n, now in enumerate(_arrivals(start, gaps)):
+        if n == change:
+            quota.change(other, now)
+        if quota.wait(now) == 0:
+            quota.take(now)
+            granted.append(now)
+    larger = Rate(max(rate.per_second, other.per_second), max(rate.burst, other.burst))
+    _assert_within_bounds(larger, granted)

@@ -25,7 +25,7 @@ def _event(detail: Mapping[str, Any] | None = None, **contact: Any) -> ContactEv
 
 def _rule(name: str, when: object = None, **changes: Any) -> Rule:
     pattern = compile_pattern(json.dumps({"detail": {"channel": ["CHAT"]}} if when is None else when))
-    return Rule(name, pattern, Bot(f"bot-{name}", "Ava", "ava"), **changes)
+    return Rule(name, pattern, (Bot(f"bot-{name}", "Ava", "ava"),), **changes)
 
 
 @given(st.lists(st.sampled_from("abc"), max_size=8), st.sampled_from("abc"))
@@ -42,13 +42,13 @@ def test_the_first_rule_that_matches_decides(wanted: list[str], given_key: str) 
 
 def test_a_choice_carries_the_rules_bot_priority_and_patience() -> None:
     choice = Rules([_rule("vip", priority=7, patience=12.5)]).choose(_event())
-    assert (choice.rule, choice.bot.name, choice.priority, choice.patience) == ("vip", "bot-vip", 7, 12.5)
+    assert (choice.rule, choice.bots[0].name, choice.priority, choice.patience) == ("vip", "bot-vip", 7, 12.5)
 
 
 @pytest.mark.parametrize(
     ("contact", "why"),
     [
-        ({"channel": "VOICE"}, "channel is VOICE"),
+        ({"channel": "VOICE"}, "of calls, only WEBRTC_API"),
         ({"channel": "TASK"}, "channel is TASK"),
         ({"channel": "EMAIL"}, "channel is EMAIL"),
         ({"channel": ""}, "channel is missing"),

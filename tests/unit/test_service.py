@@ -9,19 +9,12 @@ from typing import Any
 import anyio
 import pytest
 
-from attachd.claims import Claims
 from attachd.errors import Transient
-from attachd.journals.memory import MemoryJournal
-from attachd.metrics import Metrics
-from attachd.model import Acknowledge, Bot, Delivery, Disposition, Handoff, Outcome, Quarantine, Release
-from attachd.patterns import compile_pattern
-from attachd.pipeline import Pipeline
+from attachd.model import Acknowledge, Delivery, Disposition, Handoff, Outcome, Quarantine, Release
 from attachd.progress import Progress
-from attachd.quota import Quota, Rate
-from attachd.rules import Rule, Rules
+from attachd.quota import Rate
 from attachd.service import Limits, Service
-from attachd.testing import MemoryConnect, MemoryRuntime, MemorySource
-from attachd.waiting import Room
+from attachd.testing import Line, MemoryConnect, MemoryRuntime, MemorySource
 
 EPOCH = 1_800_000_000.0
 Build = Callable[..., bytes]
@@ -37,9 +30,9 @@ class SlowRuntime(MemoryRuntime):
 
     seconds = 0.0
 
-    async def offer(self, handoff: Handoff) -> None:
+    async def offer(self, handoff: Handoff) -> int | None:
         await anyio.sleep(self.seconds)
-        await super().offer(handoff)
+        return await super().offer(handoff)
 
 
 class World:
@@ -49,22 +42,14 @@ class World:
         self.source = MemorySource()
         self.connect = MemoryConnect()
         self.runtime = SlowRuntime()
-        self.metrics = Metrics()
         self.progress = Progress(clock)
-        self.room = Room(Quota(Rate(1000, 1000)))
-        rule = Rule(
-            "chat", compile_pattern('{"detail":{"channel":["CHAT"]}}'), Bot("concierge", "Ava", "ava")
-        )
-        self.pipeline = Pipeline(
-            rules=Rules([rule]),
-            claims=Claims(MemoryJournal(), "us", lambda: EPOCH + clock()),
-            room=self.room,
+        self.line = Line(
+            lambda: EPOCH + clock(),
             attacher=self.connect,
             runtimes={"ava": self.runtime},
-            metrics=self.metrics,
-            now=lambda: EPOCH + clock(),
-            dice=random.Random(1),
+            rate=Rate(1000, 1000),
         )
+        self.metrics, self.pipeline, self.room = self.line.metrics, self.line.pipeline, self.line.room
         self.service = self.rebuilt(self.source, limits=limits)
 
     def rebuilt(
@@ -74,7 +59,7 @@ class World:
         return Service(
             sources=[source],
             pipeline=self.pipeline,
-            background=background or {"waiting room": self.room.run},
+            background=background or self.line.background,
             metrics=self.metrics,
             progress=self.progress,
             limits=limits or Limits(),

@@ -73,7 +73,7 @@ def _problems(file: Path, text: str, environ: Mapping[str, str] | None = None) -
 
 def test_a_minimal_file_loads_with_the_documented_defaults(file: Path) -> None:
     config = _load(file, MINIMAL)
-    assert (config.quota.rate, config.quota.burst) == (5, 8)
+    assert (config.quota.rate, config.quota.burst, config.quota.headroom) == (None, None, 0.02)
     assert config.journal.type == "sqlite"
     assert (config.rules[0].attach_within, config.rules[0].priority) == (60, 0)
     assert json.loads(config.rules[0].when) == {"detail": {"channel": ["CHAT"]}}

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attachd.errors import Permanent
+from attachd.errors import Permanent, Transient
 from attachd.model import Outcome
 from attachd.quota import Quota, Rate
 from attachd.waiting import Room
@@ -36,7 +36,7 @@ class Lobby:
 
     async def wait(self, name: str, *, priority: int = 0, since: float = 0.0, until: float = FOREVER) -> None:
         try:
-            await self.room.admit(name, priority=priority, since=since, until=until)
+            await self.room.admit(name, gates=(), priority=priority, since=since, until=until)
         except Permanent as error:
             self.left[name] = (error.outcome, anyio.current_time())
         except asyncio.CancelledError:
@@ -100,7 +100,7 @@ async def test_who_comes_later_and_is_more_urgent_overtakes_those_who_wait() -> 
             chats.start_soon(lobby.wait, name)
             await anyio.sleep(0.0)
         await anyio.sleep(0.5)
-        await lobby.room.admit("urgent", priority=1, since=99.0, until=FOREVER)
+        await lobby.room.admit("urgent", gates=(), priority=1, since=99.0, until=FOREVER)
         assert anyio.current_time() == pytest.approx(2.0, abs=1e-5)
     assert lobby.order == ["first", "second", "third"]
 
@@ -172,7 +172,7 @@ async def test_a_call_at_the_moment_of_the_grant_does_not_take_the_token_back() 
     async with anyio.create_task_group() as chats:
         chats.start_soon(lobby.wait, "c-1")
         await anyio.sleep(0.0)
-        lobby.room._call_next()
+        lobby.room._call_next(anyio.current_time())
         assert not lobby.room.call_away("c-1", Outcome.ENDED)
     assert lobby.order == ["c-1"]
 
@@ -351,7 +351,7 @@ async def test_who_left_is_forgotten_even_while_others_keep_overtaking() -> None
                 chats.start_soon(starved)
             await anyio.sleep(1)
         assert len(lobby.left) > 1900
-        assert len(lobby.room._queue) <= 3 * len(lobby.room) + 100
+        assert sum(len(row.seats) for row in lobby.room._rows) == len(lobby.room)
         chats.cancel_scope.cancel()
 
 
@@ -362,7 +362,7 @@ async def test_whoever_leaves_when_and_how_every_token_spent_is_one_chat_admitte
 ) -> None:
     """Comings, goings, calls and grants on a coarse grid of moments, so that many fall on the same one."""
     dice = random.Random(seed)
-    quota, lobby, start = _CountingQuota(Rate(rate, burst)), Lobby(), anyio.current_time()
+    quota, lobby, start = Quota(Rate(rate, burst)), Lobby(), anyio.current_time()
     lobby.room = Room(quota, on_depth=lobby.depths.append)
     names = [f"c-{n}" for n in range(40)]
 
@@ -391,15 +391,6 @@ async def test_whoever_leaves_when_and_how_every_token_spent_is_one_chat_admitte
     assert min(lobby.depths) >= 0
 
 
-class _CountingQuota(Quota):
-    taken = 0
-
-    def take(self, now: float) -> None:
-        assert self.wait(now) == 0
-        self.taken += 1
-        super().take(now)
-
-
 @contextmanager
 def _allocations() -> Iterator[Callable[[], int]]:
     """How many bytes have been allocated since, and are still."""
@@ -410,3 +401,145 @@ def _allocations() -> Iterator[Callable[[], int]]:
         yield lambda: tracemalloc.get_traced_memory()[0] - before
     finally:
         tracemalloc.stop()
+
+
+# ── gates ──────────────────────────────────────────────────────────────────────────────────────
+
+
+class Door:
+    """A gate with a handle."""
+
+    def __init__(self, room: Room, *, opened: bool = True) -> None:
+        self._room = room
+        self._open = opened
+        self.inside = 0
+
+    def wait(self, _now: float) -> float:
+        return 0.0 if self._open else FOREVER
+
+    def enter(self) -> None:
+        assert self._open
+        self.inside += 1
+
+    def leave(self) -> None:
+        self.inside -= 1
+
+    def turn(self, *, opened: bool) -> None:
+        self._open = opened
+        self._room.stir()
+
+
+async def test_who_waits_at_a_shut_gate_holds_up_nobody_and_costs_no_token() -> None:
+    lobby = Lobby(rate=5, burst=8)
+    shut, ajar = Door(lobby.room, opened=False), Door(lobby.room)
+    went: list[str] = []
+
+    async def go(name: str, *gates: Door) -> None:
+        gate = await lobby.room.admit(name, gates=gates, priority=0, since=0.0, until=FOREVER)
+        went.append(f"{name} by {gate}")
+
+    async with lobby.running(), anyio.create_task_group() as chats:
+        chats.start_soon(go, "first", shut)
+        await anyio.sleep(1)
+        chats.start_soon(go, "second", ajar)
+        await anyio.sleep(1)
+        chats.start_soon(go, "either", shut, ajar)
+        await anyio.sleep(10)
+        assert went == ["second by 0", "either by 1"]
+        assert lobby.room.spent == 2
+        shut.turn(opened=True)
+        await anyio.sleep(0.01)
+        assert went[2:] == ["first by 0"]
+    assert (shut.inside, ajar.inside) == (1, 2)
+
+
+async def test_a_chat_cancelled_at_the_moment_of_its_grant_does_not_stay_in_the_gate() -> None:
+    lobby = Lobby()
+    door = Door(lobby.room)
+
+    async def come_and_go() -> None:
+        await lobby.room.admit("c-1", gates=(door,), priority=0, since=0.0, until=FOREVER)
+        door.leave()
+
+    async with anyio.create_task_group() as chats:
+        chats.start_soon(come_and_go)
+        await anyio.sleep(0.0)
+        lobby.room._call_next(anyio.current_time())
+        assert door.inside == 1
+        chats.cancel_scope.cancel()
+    assert door.inside == 0
+
+
+async def test_a_full_room_sends_newcomers_away_for_a_while() -> None:
+    lobby = Lobby(rate=0.01)
+    lobby.room = Room(Quota(Rate(0.01, 1)), most=2)
+    async with lobby.running(), anyio.create_task_group() as chats:
+        await lobby.wait("served")
+        for name in ("a", "b"):
+            chats.start_soon(lobby.wait, name)
+        await anyio.sleep(1)
+        with pytest.raises(Transient, match="2 wait already") as full:
+            await lobby.room.admit("c", gates=(), priority=0, since=0.0, until=FOREVER)
+        assert full.value.after is not None
+        chats.cancel_scope.cancel()
+
+
+# ── newest first ───────────────────────────────────────────────────────────────────────────────
+
+
+async def test_when_not_all_can_be_served_in_time_the_newest_go_first_and_back_again() -> None:
+    lobby = Lobby(rate=1.0)
+    async with lobby.running(), anyio.create_task_group() as chats:
+
+        async def come(name: str) -> None:
+            now = anyio.current_time()
+            await lobby.wait(name, since=now, until=now + 10)
+
+        for n in range(40):
+            chats.start_soon(come, f"crowd-{n}")
+        await anyio.sleep(5.5)
+        chats.start_soon(come, "newest")
+        await anyio.sleep(1)
+        assert lobby.order[-1] == "newest"
+        await anyio.sleep(20)  # the crowd is gone, served or not
+        served = len(lobby.order)
+        for n in range(5):
+            chats.start_soon(come, f"calm-{n}")
+            await anyio.sleep(0.01)
+        await anyio.sleep(6)
+        assert lobby.order[served:] == [f"calm-{n}" for n in range(5)]
+
+
+async def test_priority_goes_before_age_in_either_order() -> None:
+    lobby = Lobby(rate=1.0)
+    async with lobby.running(), anyio.create_task_group() as chats:
+        for n in range(30):
+
+            async def one(name: str = f"c-{n}", priority: int = n % 2) -> None:
+                now = anyio.current_time()
+                await lobby.wait(name, priority=priority, since=now, until=now + 10)
+
+            chats.start_soon(one)
+            await anyio.sleep(0.0)
+        await anyio.sleep(20)
+    assert lobby.order[1:]
+    assert all(int(name[2:]) % 2 for name in lobby.order[1:])
+
+
+async def test_overload_goes_to_those_who_can_still_be_served() -> None:
+    """Twice the rate for five minutes, thirty seconds of patience: the tokens go to chats that have most of it left."""
+    lobby, ages = Lobby(rate=5.0, burst=8), []
+    async with lobby.running(), anyio.create_task_group() as chats:
+
+        async def come(name: str) -> None:
+            since = anyio.current_time()
+            await lobby.wait(name, since=since, until=since + 30)
+            if name not in lobby.left and anyio.current_time() <= 300:
+                ages.append(anyio.current_time() - since)
+
+        for n in range(3000):
+            chats.start_soon(come, f"c-{n}")
+            await anyio.sleep(0.1)
+    assert len(lobby.order) >= 5 * 300
+    assert sum(age > 25 for age in ages) <= 0.03 * len(ages)
+    assert sorted(ages)[len(ages) // 2] < 5
