@@ -92,4 +92,4 @@ async def applied_quota(made: AioSession, code: str, user_agent: str) -> float:
                 answer = await client.get_service_quota(ServiceCode="connect", QuotaCode=code)
                 return float(answer["Quota"]["Value"])
     except Exception as error:  # noqa: BLE001 - a convenience: whatever goes wrong, the default stands
-        raise Transient("quota_not_read", f"{type(error).__name__}: {error}") from None
+        raise Transient("quota_not_read", type(error).__name__) from None  # its text may quote a credential

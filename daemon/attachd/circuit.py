@@ -64,9 +64,10 @@ class Circuit:
     def open(self, why: str, now: float, seconds: float | None = None) -> None:
         """Let nothing through for so long; by default longer each time.
 
-        A failure while it is open already, of a call that went through before, changes nothing.
+        A failure while it is open already, of a call that went through before, changes nothing; nor does anything
+        once it is open for ever.
         """
-        if self.why and not self._probing and now < self._until and seconds is None:
+        if self.why and (self._until == inf or (not self._probing and now < self._until and seconds is None)):
             return
         if seconds is None:
             seconds = min(self.longest, self.first * 2 ** min(self._opened, 30))

@@ -18,7 +18,7 @@ from aiobotocore.config import AioConfig
 from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession
 from botocore import UNSIGNED
-from botocore.exceptions import BotoCoreError
+from botocore.exceptions import BotoCoreError, NoRegionError
 
 from attachd.errors import Misconfigured, Transient
 from attachd.failures import CREDENTIALS, GONE, Failure, translate
@@ -72,7 +72,12 @@ class Connect:
         try:
             await self._make()
         except BotoCoreError as error:
-            raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
+            advice = (
+                "set AWS_REGION, or a profile that has a region"
+                if isinstance(error, NoRegionError)
+                else "try `aws sts get-caller-identity`"
+            )
+            raise Misconfigured([f"AWS: {type(error).__name__} ({advice})"]) from None
         try:
             yield
         finally:
@@ -84,8 +89,8 @@ class Connect:
         details: dict[str, Any] = {"ParticipantRole": request.role, "DisplayName": request.display_name}
         if request.capabilities:
             details["ParticipantCapabilities"] = dict(request.capabilities)
-        clients = await self._clients()
         with self._translated("CreateParticipant"):
+            clients = await self._clients()
             answer = await clients.connect.create_participant(
                 InstanceId=request.instance_id,
                 ContactId=request.contact_id,
@@ -101,8 +106,8 @@ class Connect:
 
     async def stream(self, instance_id: str, contact_id: str, topic: str, client_token: str) -> None:
         """StartContactStreaming."""
-        clients = await self._clients()
         with self._translated("StartContactStreaming"):
+            clients = await self._clients()
             await clients.connect.start_contact_streaming(
                 InstanceId=instance_id,
                 ContactId=contact_id,
@@ -120,8 +125,8 @@ class Connect:
             }
             for kind, minutes in timers.items()
         ]
-        clients = await self._clients()
         with self._translated("UpdateParticipantRoleConfig"):
+            clients = await self._clients()
             await clients.connect.update_participant_role_config(
                 InstanceId=instance_id,
                 ContactId=contact_id,
@@ -130,8 +135,8 @@ class Connect:
 
     async def connect(self, participant: Participant) -> Connection:
         """CreateParticipantConnection."""
-        clients = await self._clients()
         with self._translated("CreateParticipantConnection", GONE):
+            clients = await self._clients()
             answer = await clients.participants.create_participant_connection(
                 ParticipantToken=participant.token.reveal(),
                 Type=["CONNECTION_CREDENTIALS"],
@@ -142,14 +147,14 @@ class Connect:
 
     async def disconnect(self, connection: Connection) -> None:
         """DisconnectParticipant. Takes the flow's "Bot participant disconnected" branch."""
-        clients = await self._clients()
         with self._translated("DisconnectParticipant", GONE):
+            clients = await self._clients()
             await clients.participants.disconnect_participant(ConnectionToken=connection.token.reveal())
 
     async def describe(self, instance_id: str, contact_id: str) -> ContactState:
         """DescribeContact."""
-        clients = await self._clients()
         with self._translated("DescribeContact"):
+            clients = await self._clients()
             answer = await clients.connect.describe_contact(InstanceId=instance_id, ContactId=contact_id)
             contact = answer["Contact"]
             return ContactState(

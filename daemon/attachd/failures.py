@@ -158,6 +158,10 @@ def translate(
             raise CREDENTIALS.error(f"{operation}: no usable AWS credentials") from None
         case SSLError():
             raise TLS.error(f"{operation}: Connect's certificate is not accepted") from None
+        case EndpointConnectionError() if not isinstance(
+            error.kwargs.get("error"), aiohttp.ClientConnectorError
+        ):  # aiobotocore's name for a reset as well, which may come after the request was read
+            raise CONNECTION.error(f"{operation}: the connection was lost") from None
         case ConnectTimeoutError() | EndpointConnectionError():
             raise UNREACHABLE.error(f"{operation}: Connect's endpoint does not answer") from None
         case ReadTimeoutError():

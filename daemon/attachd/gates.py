@@ -21,7 +21,9 @@ from attachd.ports import Runtime
 from attachd.waiting import Gate
 
 _LOOK_SECONDS: Final = 1.0
-_PROBE_SECONDS: Final = 5.0
+_PROBE_SECONDS: Final = 3.0
+_TOLD_SECONDS: Final = 60.0
+_LONGEST_RETRY_AFTER_SECONDS: Final = 300.0
 #: A chat ends by itself at last: ChatDurationInMinutes is at most seven days, 25 hours by default (StartChatContact).
 _CHAT_SECONDS: Final = 25 * 3600.0
 
@@ -61,7 +63,8 @@ class OpenChats:
         self._expire_seconds = expire_seconds
         self._coming = 0
         self._open: dict[str, float] = {}  # contact → when it expires, in order
-        self._unknown = 0  # of which the runtime told and we know nothing
+        self._unknown = 0  # of which the runtime told and we know nothing: taken for true for a minute
+        self._unknown_until = 0.0
 
     def __len__(self) -> int:
         return self._coming + len(self._open) + self._unknown
@@ -72,9 +75,12 @@ class OpenChats:
             return 0.0
         while self._open and next(iter(self._open.values())) <= now:
             del self._open[next(iter(self._open))]
+        if now >= self._unknown_until:
+            self._unknown = 0
         if len(self) < self.most:
             return 0.0
-        return max(0.0, next(iter(self._open.values()), inf) - now)
+        until = next(iter(self._open.values()), inf)
+        return max(0.0, (min(until, self._unknown_until) if self._unknown else until) - now)
 
     def enter(self) -> None:
         """See ``waiting.Gate``."""
@@ -92,11 +98,14 @@ class OpenChats:
         """This chat is over; whether the bot had it."""
         return self._open.pop(contact_id, None) is not None
 
-    def told(self, count: int) -> None:
-        """The runtime's own word: so many chats it has. What we thought of beside that has ended, the oldest first."""
+    def told(self, count: int, now: float) -> None:
+        """The runtime's own word: so many chats it has. What we thought of beside that has ended, the oldest first.
+
+        What it has beside ours counts for a minute: no end event will tell us of those.
+        """
         while len(self._open) > count:
             del self._open[next(iter(self._open))]
-        self._unknown = count - len(self._open)
+        self._unknown, self._unknown_until = count - len(self._open), now + _TOLD_SECONDS
 
 
 class RuntimeGate:
@@ -142,7 +151,8 @@ class RuntimeGate:
             case Permanent():
                 self.circuit.succeeded()  # it refused this chat: it is there
             case Transient(after=float(seconds)):
-                self.circuit.open(str(error), now, seconds)  # its own word: full, or draining
+                # Its own word: full, or draining; but not for days.
+                self.circuit.open(str(error), now, min(seconds, _LONGEST_RETRY_AFTER_SECONDS))
             case Transient():
                 self.circuit.failed(str(error), now)
         self._reached = self.circuit.closed
@@ -232,10 +242,10 @@ class Gates:
 
     def opened(self, bot: str, contact_id: str, told: int | None = None) -> None:
         """The bot has this chat, and so many in all, if its runtime says so: that counts more than what we think."""
-        chats = self._chats[bot]
-        chats.opened(contact_id, anyio.current_time())
+        chats, now = self._chats[bot], anyio.current_time()
         if told is not None:
-            chats.told(told)
+            chats.told(told, now)
+        chats.opened(contact_id, now)  # last: a runtime may answer before it counts this one
 
     def ended(self, contact_id: str) -> None:
         """A chat is over: its place is free."""

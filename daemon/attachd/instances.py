@@ -138,9 +138,10 @@ class Instances:
         return iter(self._made.values())
 
     def call_away(self, contact_id: str, outcome: Outcome) -> None:
-        """Let the contact leave whatever room it waits in."""
-        for room in self.rooms():
-            room.call_away(contact_id, outcome)
+        """Let the contact leave whatever room it waits in to be attached; what is under way for it goes on."""
+        for account in {instance.account: None for instance in self}:
+            for api in ("CreateParticipant", "StartContactStreaming", "UpdateParticipantRoleConfig"):
+                account.rooms[api].call_away(contact_id, outcome)
 
     def stir(self) -> None:
         """A gate may have opened: whoever waits is looked at again."""

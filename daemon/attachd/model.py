@@ -172,6 +172,11 @@ class Recipe:
     timers: Mapping[str, int] = field(default_factory=dict)
     connect: bool = False
 
+    @property
+    def prepares(self) -> bool:
+        """Whether anything must be called before CreateParticipant."""
+        return self.streaming_topic is not None or bool(self.timers)
+
 
 @dataclass(frozen=True, slots=True)
 class Bot:

@@ -9,7 +9,7 @@ one ``Result``. An event that ends or changes a chat takes the short path beside
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final
 
@@ -32,6 +32,8 @@ from attachd.rules import Rules
 
 # The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
 OFFER_MARGIN_SECONDS: Final = 2.0
+_CONNECT_SECONDS: Final = 6.0
+_STALE_TOKEN_SECONDS: Final = 1.0
 _ATTACH_BACKOFF: Final = Backoff(first=0.1, cap=2.0)
 _OFFER_BACKOFF: Final = Backoff(first=0.2, cap=2.0)
 
@@ -123,16 +125,17 @@ class Pipeline:
             await self._hand_off(chat, way.bot, participant)
         finally:
             way.leave()
+            self._gates.stir()
 
     async def _admit(self, chat: "_Chat") -> Way:
         """Wait for all that must be true before the clock starts: an open way to a bot, and a token."""
         errand, claim = chat.errand, chat.claim
         claim.check()
         bots, until = chat.bots(), errand.until
-        if len(bots) < len(chat.choice.bots):  # a participant may be there, made for one of them
-            until = min(until, anyio.current_time() + claim.window)
         if not bots[0].recipe.connect:
             claim.wait_out()
+            if len(bots) < len(chat.choice.bots):  # a participant may be there, made for one of them
+                until = min(until, anyio.current_time() + claim.window)
         ways = self._gates.ways(errand.instance.arn, errand.instance.circuit, bots)
         with chat.trail.station("admit"):
             try:
@@ -153,8 +156,9 @@ class Pipeline:
         """The bot's recipe; the clock starts when CreateParticipant leaves."""
         errand, contact = chat.errand, chat.errand.contact
         with chat.trail.station("attach"):
-            await errand.prepare(bot.recipe, first=chat.claim.entry.requested_at is None)
-            entry = await chat.claim.begin(bot.name, chat.choice.rule, lapses=not bot.recipe.connect)
+            with errand.unspent():  # until the call leaves, the token is not spent
+                await self._prepare(chat, bot)
+                entry = await chat.claim.begin(bot.name, chat.choice.rule, lapses=not bot.recipe.connect)
             chat.trail.note(bot=bot.name, generation=entry.generation)
             chat.trail.note(tries=chat.trail.fields.get("tries", 0) + 1)
             request = AttachRequest(
@@ -174,9 +178,23 @@ class Pipeline:
                 raise
             return await self._connected(chat, participant) if bot.recipe.connect else participant
 
+    async def _prepare(self, chat: "_Chat", bot: Bot) -> None:
+        """The part of the recipe before CreateParticipant, once a chat and bot."""
+        if bot.name in chat.prepared or not bot.recipe.prepares:
+            return
+        began = anyio.current_time()
+        await chat.errand.prepare(bot.recipe, first=chat.claim.entry.requested_at is None)
+        chat.prepared.add(bot.name)
+        if anyio.current_time() - began > _STALE_TOKEN_SECONDS:
+            raise Transient("prepared", "the token has waited too long for the recipe; it is bought anew")
+
     async def _connected(self, chat: "_Chat", participant: Participant) -> Participant:
-        """The part of the recipe after CreateParticipant: the 15 s are met by us."""
-        until = anyio.current_time() + self._connect_by(chat) - self._now()
+        """The part of the recipe after CreateParticipant: the 15 s are met by us.
+
+        After a restart they may be over, and the participant connected by our predecessor: Connect alone knows.
+        """
+        left = max(self._connect_by(chat) - self._now(), _CONNECT_SECONDS)
+        until = anyio.current_time() + left
         try:
             connection = await retrying(
                 partial(chat.errand.connect, participant, until),
@@ -185,6 +203,8 @@ class Pipeline:
                 dice=self._dice,
             )
         except Permanent as error:
+            if error.outcome is not Outcome.UNSERVED:  # the room's word, not Connect's
+                raise Transient("not_connected", error.reason, ambiguous=True) from None
             chat.claim.lapsed()
             raise Transient(error.reason, error.detail) from None
         return replace(participant, connection=connection)
@@ -225,6 +245,7 @@ class Pipeline:
 
         async def one_try() -> None:
             nonlocal last
+            chat.claim.check()
             chat.trail.note(offers=chat.trail.fields.get("offers", 0) + 1)
             try:
                 await self._offer_once(handoff)
@@ -299,13 +320,16 @@ class _Chat:
     choice: Choice
     claim: Claim
     trail: Trail
+    prepared: set[str] = field(default_factory=set)
 
     def bots(self) -> tuple[Bot, ...]:
         """Who may be attached now: while a participant may be there, only the bot that it was made for."""
-        if self.claim.window == 0:
+        entry = self.claim.entry
+        made_for = tuple(bot for bot in self.choice.bots if bot.name == entry.bot)
+        if entry.requested_at is None or not made_for:
             return self.choice.bots
-        made_for = tuple(bot for bot in self.choice.bots if bot.name == self.claim.entry.bot)
-        return made_for or self.choice.bots
+        # One that we connect ourselves does not lapse by itself: Connect says when it is gone.
+        return made_for if self.claim.window > 0 or made_for[0].recipe.connect else self.choice.bots
 
 
 @contextmanager

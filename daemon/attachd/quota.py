@@ -86,6 +86,11 @@ class Quota:
         self._tat = self._rate.take(self._tat, now)
         self.taken += 1
 
+    def give_back(self) -> None:
+        """Return the token just taken: nothing was called."""
+        self._tat -= 1 / self._rate.per_second
+        self.taken -= 1
+
     def available(self, now: float) -> int:
         """Tokens that could be spent now."""
         self._turn_to(now)

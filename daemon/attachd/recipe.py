@@ -4,6 +4,8 @@ Each call waits for a token of its own quota and tells it how it fared; which ca
 was done need not be undone: StartContactStreaming is idempotent by its ClientToken, timers set twice are the same timers.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -17,6 +19,9 @@ from attachd.model import AttachRequest, Connection, Contact, ContactState, Outc
 
 _CONNECT_TRY_SECONDS: Final = 4.0
 _DISMISS_SECONDS: Final = 5.0
+_DISMISS_CONNECTED_SECONDS: Final = (
+    60.0  # nobody else will: DisconnectParticipant is granted 3 times a second
+)
 _TOO_EARLY_SECONDS: Final = 2.0
 
 log = structlog.get_logger(__name__)
@@ -54,22 +59,35 @@ class Errand:
         attacher, ids = self.instance.attacher, (self.contact.instance_id, self.contact.id)
         if recipe.streaming_topic is not None:
             await self._token("StartContactStreaming")
-            with self.instance.rooms["StartContactStreaming"].spending():
-                token = client_token(*ids, 0)
-                # API reference, StartContactStreaming: the chat's first contact
-                await attacher.stream(ids[0], self.contact.initial_id, recipe.streaming_topic, token)
-        if recipe.timers and first:
-            await self._token("UpdateParticipantRoleConfig")
             try:
+                with self.instance.rooms["StartContactStreaming"].spending():
+                    token = client_token(*ids, 0)
+                    # API reference, StartContactStreaming: the chat's first contact
+                    await attacher.stream(ids[0], self.contact.initial_id, recipe.streaming_topic, token)
+            except (Transient, Permanent) as error:
+                self.instance.heard(error, anyio.current_time())
+                raise
+        if recipe.timers and first:
+            try:
+                await self._token("UpdateParticipantRoleConfig")
                 with self.instance.rooms["UpdateParticipantRoleConfig"].spending():
                     await attacher.set_timers(*ids, recipe.timers)
-            except Permanent as error:
+            except (Transient, Permanent) as error:
                 log.warning(
                     "timers.not_set",
                     contact=self.contact.id,
                     reason=str(error),
                     next="the bot is attached all the same",
                 )
+
+    @contextmanager
+    def unspent(self) -> Iterator[None]:
+        """Round what is done between the purchase of the token and the call: if that fails, the token is given back."""
+        try:
+            yield
+        except (Transient, Permanent):
+            self.instance.rooms["CreateParticipant"].give_back()
+            raise
 
     async def create(self, request: AttachRequest) -> Participant:
         """CreateParticipant; its token was bought when the contact was admitted.
@@ -109,9 +127,11 @@ class Errand:
 
     async def dismiss(self, participant: Participant) -> None:
         """Connect the participant and disconnect it, so that the contact flow takes its branch and goes on."""
-        until = anyio.current_time() + _DISMISS_SECONDS
+        connected = participant.connection is not None
+        seconds = _DISMISS_CONNECTED_SECONDS if connected else _DISMISS_SECONDS
+        until = anyio.current_time() + seconds
         try:
-            with anyio.fail_after(_DISMISS_SECONDS):
+            with anyio.fail_after(seconds):
                 connection = participant.connection or await self.connect(participant, until)
                 await self._token("DisconnectParticipant", until)
                 with self.instance.rooms["DisconnectParticipant"].spending():
@@ -122,7 +142,9 @@ class Errand:
                 contact=self.contact.id,
                 participant=participant.id,
                 reason=str(error),
-                next="Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
+                next="it stays in the chat until the contact ends: end it by hand, or let the flow's Wait block expire"
+                if connected
+                else "Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
             )
 
 

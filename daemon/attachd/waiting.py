@@ -29,7 +29,6 @@ _LOOK_SECONDS: Final = 1.0
 _RECOVERING_LOOK_SECONDS: Final = 0.25  # a rate that recovers makes a wait shorter than it was thought
 #: Back to oldest first only once the backlog drains in this part of the patience, so that the order does not flutter.
 _CALM: Final = 0.5
-_FULL_AFTER_SECONDS: Final = 10.0
 
 log = structlog.get_logger(__name__)
 
@@ -116,13 +115,13 @@ class Room:
             Which of the gates it has entered, by its index; the caller leaves it.
 
         Raises:
-            Permanent: the contact left without a token: called away, or out of patience (``expired``).
-            Transient: the room is full.
+            Permanent: the contact left without a token: called away, or out of patience (``expired``); or the
+                room is full (``deferred``).
         """
         if len(self._seats) >= self._most:
-            raise Transient(
-                "waiting_room_full", f"{len(self._seats)} wait already", after=_FULL_AFTER_SECONDS
-            )
+            raise Permanent(
+                Outcome.DEFERRED, "waiting_room_full", f"{len(self._seats)} wait already"
+            )  # back to its source at once: what is in hand must leave room for events that end chats
         seat = self._sit_down(contact_id, gates, (-priority, since), until)
         try:
             with anyio.move_on_at(until):  # if it has passed already, no seat is called any more
@@ -151,6 +150,11 @@ class Room:
     def stir(self) -> None:
         """A gate may have opened: look again."""
         self._stirred.set()
+
+    def give_back(self) -> None:
+        """Return a token: nothing was called."""
+        self._quota.give_back()
+        self.stir()
 
     @contextmanager
     def spending(self) -> Iterator[None]:
@@ -244,11 +248,16 @@ class Room:
         self._count += 1
         seat = self._seats[contact_id] = _Seat((*rank, self._count), contact_id, until, gates)
         self._rows.add(seat, gates)
-        self._patience = until - anyio.current_time()
+        self._hear_patience(until - anyio.current_time())
         self._changed()
         if not self._rationed:
             self._stirred.set()
         return seat
+
+    def _hear_patience(self, seconds: float) -> None:
+        """Newcomers' patience, as a moving average: rules differ, and an old event says nothing of the others."""
+        if seconds > 0:
+            self._patience = seconds if self._patience == inf else 0.9 * self._patience + 0.1 * seconds
 
     def _leave(self, seat: _Seat) -> None:
         seat.state = _State.GONE
@@ -271,7 +280,7 @@ class Room:
                 "waiting.newest_first" if newest_first else "waiting.oldest_first",
                 room=self.name,
                 waiting=len(self._seats),
-                drain_eta_seconds=round(eta, 1),
+                drain_eta_seconds=None if eta == inf else round(eta, 1),
                 next="those who came last are served first: the oldest could not be served in time"
                 if newest_first
                 else "everybody who waits can be served in time again",

@@ -126,7 +126,7 @@ def test_the_runtimes_own_word_counts_more_than_what_we_think(opened: list[str],
     chats = OpenChats(5)
     for contact in opened:
         chats.opened(contact, 0.0)
-    chats.told(told)
+    chats.told(told, 0.0)
     assert len(chats) == told
     assert (chats.wait(0.0) == 0) is (told < 5)
     for contact in "abcdef":

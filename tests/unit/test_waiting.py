@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attachd.errors import Permanent, Transient
+from attachd.errors import Permanent
 from attachd.model import Outcome
 from attachd.quota import Quota, Rate
 from attachd.waiting import Room
@@ -478,9 +478,9 @@ async def test_a_full_room_sends_newcomers_away_for_a_while() -> None:
         for name in ("a", "b"):
             chats.start_soon(lobby.wait, name)
         await anyio.sleep(1)
-        with pytest.raises(Transient, match="2 wait already") as full:
+        with pytest.raises(Permanent, match="2 wait already") as full:
             await lobby.room.admit("c", gates=(), priority=0, since=0.0, until=FOREVER)
-        assert full.value.after is not None
+        assert full.value.outcome is Outcome.DEFERRED
         chats.cancel_scope.cancel()
 
 

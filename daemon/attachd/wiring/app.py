@@ -138,6 +138,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         )
         for table in config.instances:
             await instances.of(table.arn)
+        connects.serve()
         yield App(service, metrics, progress, instances, gates)
 
 

@@ -12,7 +12,7 @@ import structlog
 from attachd import aws
 from attachd import settings as s
 from attachd.connect import Connect
-from attachd.errors import Permanent, Transient
+from attachd.errors import Misconfigured, Permanent, Transient
 from attachd.instances import ACCOUNT_QUOTAS, INSTANCE_QUOTAS, Account, Instance, place
 from attachd.metrics import Metrics
 from attachd.model import Outcome
@@ -24,8 +24,8 @@ from attachd.wiring.parts import USER_AGENT
 
 #: Service Quotas, "Rate of CreateParticipant API requests"
 _QUOTA_CODE: Final = "L-8FE21897"
-#: Of the deliveries in hand, so many may wait; the rest is for events that end chats.
-_MAY_WAIT: Final = 0.9
+#: Of the deliveries in hand, so many may wait, since a chat has two opening events; the rest is for those that end chats.
+_MAY_WAIT: Final = 0.45
 
 log = structlog.get_logger(__name__)
 
@@ -51,8 +51,13 @@ class Connects:
         self._accounts: dict[tuple[str, str], Account] = {}
         self._whole: dict[Room, Rate] = {}
         self._share = 1.0, 1
+        self._serving = False
         self._started_at = anyio.current_time()  # until then a predecessor may have spent every burst
         self._clients: dict[tuple[str, str | None, str | None], Connect] = {}
+
+    def serve(self) -> None:
+        """All that is listed has been made: what fails from now on does not end the process."""
+        self._serving = True
 
     def share(self, share: float, count: int) -> None:
         """Use so much of every quota: there are so many replicas, and this one's share of the rate is this."""
@@ -63,8 +68,11 @@ class Connects:
             self._divide(room)
 
     def _divide(self, room: Room) -> None:
+        """CreateParticipant by demand; all other quotas evenly, since they are used without waiting long for them."""
         share, count = self._share
-        room.change(self._whole[room].part(share, 1 / count) if share else None)
+        if not room.name.startswith("CreateParticipant "):
+            share = 1 / max(1, count)
+        room.change(self._whole[room].part(share, 1 / max(1, count)) if share else None)
 
     def _room(self, name: str, rate: Rate, most: float = inf) -> Room:
         room = Room(Quota(rate, spent_at=self._started_at), name=name, most=most)
@@ -100,7 +108,12 @@ class Connects:
         if key not in self._clients:
             sessions = partial(aws.session, os.environ, region=region, role=role)
             client = Connect(sessions, USER_AGENT, endpoint_url=endpoint)
-            await self._stack.enter_async_context(client.open())
+            try:
+                await self._stack.enter_async_context(client.open())
+            except Misconfigured as error:
+                if self._serving:  # an instance met on the way: it may be mended while we run
+                    raise Transient("credentials", str(error)) from None
+                raise
             self._clients[key] = client
         return self._clients[key]
 
