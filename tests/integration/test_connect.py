@@ -1,12 +1,13 @@
 """The calls to Connect: what goes over the wire, and what every answer, or the lack of one, comes out as."""
 
 import json
+import struct
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from socket import socket
+from socket import SO_LINGER, SOL_SOCKET, socket
 from typing import Any
 
 import anyio
@@ -145,6 +146,15 @@ async def silent(_request: web.Request) -> web.StreamResponse:
 
 async def hanging_up(request: web.Request) -> web.StreamResponse:
     assert request.transport is not None
+    request.transport.abort()
+    return web.Response()
+
+
+async def resetting(request: web.Request) -> web.StreamResponse:
+    """RST, after the request has been read."""
+    assert request.transport is not None
+    wire = request.transport.get_extra_info("socket")
+    wire.setsockopt(SOL_SOCKET, SO_LINGER, struct.pack("ii", 1, 0))
     request.transport.abort()
     return web.Response()
 
@@ -417,6 +427,7 @@ async def test_the_request_id_is_told_for_the_support_case(server: Scripted, con
         (silent, "timeout"),
         (a_reply_that_stops, "timeout"),
         (hanging_up, "connection"),
+        (resetting, "connection"),
         (half_a_reply, "connection"),
     ],
 )

@@ -29,7 +29,7 @@ from attachd.pipeline import Result
 from attachd.quota import Rate
 from attachd.rules import Rule, Rules
 from attachd.runtimes import payload
-from attachd.testing import Line, MemoryConnect, MemoryRuntime
+from attachd.testing import Line, MemoryConnect, MemoryRuntime, MemoryTable
 
 INSTANCE_ID = "5a3b9c1e-0000-4000-8000-0123456789ab"
 EPOCH = 1_800_000_000.0
@@ -679,6 +679,115 @@ async def test_a_webrtc_call_gets_its_participant_once_its_agent_is_there_and_on
     assert [(r.contact_id, r.role, dict(r.capabilities)) for r in connect.requests] == [
         ("call", "CUSTOMER", {"Video": "SEND"})
     ]
+
+
+# ── found by a review, by running it ───────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("back_at", [10, 16, 30, 50])
+async def test_a_chat_whose_bot_was_connected_before_a_crash_is_handed_over_whenever_its_event_comes_back(
+    contact_event: Build, back_at: float
+) -> None:
+    connect, runtime, journal = MemoryConnect(lapse_seconds=15), MemoryRuntime(), MemoryTable()
+    bot = Bot("concierge", "Ava", "ava", recipe=Recipe(connect=True))
+    plain = Bot("plain", "Max", "ava")
+    chats = compile_pattern('{"detail":{"channel":["CHAT"]}}')
+    rules = Rules([Rule("chat", chats, (bot, plain), patience=300)])
+
+    def line(owner: str) -> Line:
+        return Line(
+            lambda: EPOCH + asyncio.get_running_loop().time(),
+            attacher=connect,
+            runtimes={"ava": runtime},
+            rules=rules,
+            journal=journal,
+            owner=owner,
+        )
+
+    delivery = Delivery("t", "m", contact_event("c-1"), received_at=0)
+    runtime.faults.append(Transient("never answered", after=9.0))
+    first = line("first")
+    async with first.running():
+        with anyio.move_on_after(2):
+            await first.pipeline.carry(delivery, Trail())
+    await anyio.sleep(back_at - asyncio.get_running_loop().time())
+    second = line("second")
+    async with second.running():
+        result = await second.pipeline.carry(delivery, Trail())
+    assert result.outcome is Outcome.ATTACHED
+    assert [handoff.bot.name for handoff in runtime.accepted.values()] == ["concierge"]
+    assert len({request.client_token for request in connect.requests}) == 1
+
+
+async def test_a_runtimes_word_on_its_chats_does_not_shut_a_bot_for_ever(contact_event: Build) -> None:
+    runtime = MemoryRuntime(chats=25)
+    line = Line(
+        lambda: EPOCH + asyncio.get_running_loop().time(),
+        runtimes={"ava": runtime},
+        max_chats={"ava bot": 10},
+    )
+    async with line.running():
+        for n in range(2):
+            body = contact_event(f"c-{n}", at=EPOCH + asyncio.get_running_loop().time())
+            result = await line.pipeline.carry(Delivery("t", "m", body, received_at=0), Trail())
+            assert result.outcome is Outcome.ATTACHED
+            runtime.chats = None
+            await anyio.sleep(61)
+
+
+async def test_what_is_done_before_the_call_and_fails_costs_no_token(contact_event: Build) -> None:
+    topic = "arn:aws:sns:eu-central-1:111122223333:chats"
+    line = connecting(Recipe(streaming_topic=topic))
+
+    async def denied(*_: str) -> None:
+        raise Transient("access_denied", "StartContactStreaming")
+
+    line.attacher.stream = denied  # type: ignore[assignment,method-assign]
+    async with line.running(), anyio.create_task_group() as chats:
+        for n in range(20):
+            delivery = Delivery("t", "m", contact_event(f"c-{n}"), received_at=0)
+            chats.start_soon(line.pipeline.carry, delivery, Trail())
+        await anyio.sleep(60)
+        assert any("access_denied" in sentence for sentence in line.instances.trouble)
+        assert line.room.spent == 0
+        chats.cancel_scope.cancel()
+
+
+async def test_timers_that_cannot_be_set_cost_no_chat_its_bot(contact_event: Build) -> None:
+    line = connecting(Recipe(timers={"IDLE": 5}))
+
+    async def denied(*_: object) -> None:
+        raise Transient("connect_internal", ambiguous=True)
+
+    line.attacher.set_timers = denied  # type: ignore[assignment,method-assign]
+    async with line.running():
+        result = await line.pipeline.carry(Delivery("t", "m", contact_event("c-1"), received_at=0), Trail())
+    assert result.outcome is Outcome.ATTACHED
+    assert line.room.spent == 1
+
+
+async def test_a_chat_that_ends_while_it_is_offered_is_offered_no_more(contact_event: Build) -> None:
+    world = Joining(patience=300)
+    world.runtime.down = Transient("unreachable")
+    async with world.running(), anyio.create_task_group() as chats:
+        chats.start_soon(world.carry, contact_event("c-1"))
+        await anyio.sleep(3)
+        await world.carry(contact_event("c-1", "DISCONNECTED"))
+        offers = len(world.runtime.offers)
+        await anyio.sleep(20)
+        assert len(world.runtime.offers) <= offers + 1
+        assert world.runtime.accepted == {}
+
+
+async def test_places_for_hand_offs_are_passed_on_at_once(contact_event: Build) -> None:
+    line = Line(lambda: EPOCH + asyncio.get_running_loop().time(), rate=Rate(1000, 1000))
+    line.gates.runtimes["ava"].places.most = 1
+    async with line.running():
+        async with anyio.create_task_group() as chats:
+            for n in range(20):
+                delivery = Delivery("t", "m", contact_event(f"c-{n}"), received_at=0)
+                chats.start_soon(line.pipeline.carry, delivery, Trail())
+        assert asyncio.get_running_loop().time() < 1
 
 
 async def _die_after_create_participant(world: World, contact_event: Build) -> None:
