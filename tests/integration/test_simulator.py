@@ -510,3 +510,25 @@ async def test_a_target_that_refuses_costs_events_but_no_answers() -> None:
     assert counts["offered"] == 4
     assert counts["published"] == 0
     assert [call["status"] for call in sim.truth()["calls"]] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Amz-Bearer: CANARY\x7f",
+        b"X-Amz-Bearer: CANARY\x00",
+        b"X-Amz-Bearer: CANARY\rX",
+        b"X-Amz-Bearer : CANARY",
+        b"X-Amz-Bearer: " + b"CANARY" * 2000,
+    ],
+    ids=["delete", "null", "lone carriage return", "space before the colon", "too long"],
+)
+async def test_a_malformed_header_is_neither_logged_nor_echoed(
+    line: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with simulator() as sim:
+        answer = await raw(sim, b"POST /participant/connection HTTP/1.1\r\nHost: h\r\n" + line + b"\r\n\r\n")
+    assert answer.split()[1] == b"400"
+    assert b"CANARY" not in answer
+    told = capfd.readouterr()
+    assert "CANARY" not in told.out + told.err + caplog.text

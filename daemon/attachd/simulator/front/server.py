@@ -20,6 +20,7 @@ from attachd.simulator.faults import AnyFault
 from attachd.simulator.front.api import Answer, Api
 from attachd.simulator.front.clock import Timekeeper
 from attachd.simulator.front.control import move
+from attachd.simulator.front.port import Port
 from attachd.simulator.front.reply import reply
 from attachd.simulator.front.sockets import Sockets
 from attachd.simulator.front.truth import published, truth
@@ -160,7 +161,7 @@ async def simulator(
         door = _Door(api, sockets, clock, dials.body_within_seconds)
         # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small. A handler ends
         # with its connection, so that an answer which never comes is not held for a client which has gone.
-        server = web.Server(door.answer, access_log=None, auto_decompress=False, handler_cancellation=True)
+        server = Port(door.answer, access_log=None, auto_decompress=False, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
