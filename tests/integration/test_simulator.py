@@ -1,6 +1,7 @@
 """The simulator on a real socket, in front of the SDK which the daemon uses."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Literal
@@ -18,6 +19,9 @@ from moto.server import ThreadedMotoServer
 
 from attachd.simulator import Delivery, Dials, EventBus, KinesisStream, Queue, Simulator, simulator
 from attachd.simulator.delivery import Target
+from attachd.simulator.faults import Latency
+from attachd.simulator.front import api
+from attachd.simulator.front.clock import Timekeeper
 
 REGION = "eu-central-1"
 ONCE = {"total_max_attempts": 1}
@@ -532,3 +536,58 @@ async def test_a_malformed_header_is_neither_logged_nor_echoed(
     assert b"CANARY" not in answer
     told = capfd.readouterr()
     assert "CANARY" not in told.out + told.err + caplog.text
+
+
+async def test_an_operation_that_breaks_is_answered_500_recorded_and_logged_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(*_anything: Any) -> dict[str, Any]:
+        raise RuntimeError("CANARY")
+
+    monkeypatch.setitem(api._OPERATIONS, "SendMessage", breaks)
+    body = b'{"ContentType":"text/plain","Content":"x"}'
+    async with simulator() as sim:
+        answer = await raw(sim, posted(b"/participant/message", body, b"bearer"))
+        (call,) = sim.world.calls
+    assert answer.split()[1] == b"500"
+    assert b"x-amzn-ErrorType: InternalServerException" in answer
+    assert (call.operation, call.status, call.code) == ("SendMessage", 500, "InternalServerException")
+    told = capfd.readouterr()
+    assert "RuntimeError" in told.out + told.err
+    assert "CANARY" not in told.out + told.err
+
+
+async def test_time_goes_on_after_something_that_was_due_broke() -> None:
+    due, seen = [1.0], []
+
+    def advance(at: float) -> None:
+        seen.append(at)
+        due[0] = at + 0.01
+        if len(seen) == 1:
+            raise RuntimeError
+
+    clock = Timekeeper(time.time, advance, lambda: due[0])
+    clock.wind()
+    with anyio.fail_after(5):
+        while len(seen) < 3:
+            await anyio.sleep(0.01)
+    clock.stop()
+
+
+async def test_a_bearer_token_that_is_no_utf_8_is_refused_whatever_the_faults() -> None:
+    async with simulator(Dials(faults=(Latency(milliseconds=0),))) as sim:
+        body = b'{"ContentType":"text/plain","Content":"x"}'
+        assert (await raw(sim, posted(b"/participant/message", body, b"\xff\xfe"))).split()[1] == b"403"
+
+
+async def test_a_host_that_is_no_utf_8_does_not_spoil_a_websocket_s_url() -> None:
+    async with AsyncExitStack() as stack:
+        sim = await stack.enter_async_context(simulator())
+        token = (await (await customer_of(sim, stack)).start())["ParticipantToken"]
+        body = b'{"Type":["WEBSOCKET"]}'
+        answer = await raw(
+            sim,
+            b"POST /participant/connection HTTP/1.1\r\nHost: \xff\r\nConnection: close\r\nX-Amz-Bearer: %s\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body),
+        )
+    assert answer.split()[1] == b"200"

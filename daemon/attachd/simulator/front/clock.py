@@ -9,7 +9,9 @@ from heapq import heappop, heappush
 from math import inf
 
 import anyio
+import structlog
 
+_log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.05
 
 
@@ -129,5 +131,9 @@ class Timekeeper:
 
     def _tick(self) -> None:
         self._timer = None
-        self.catch_up()
-        self.wind()
+        try:
+            self.catch_up()
+        except Exception as error:  # noqa: BLE001 - time goes on; the text may quote what somebody said
+            _log.error("simulator.time_broken", error=type(error).__name__)
+        finally:
+            self.wind()
