@@ -21,7 +21,9 @@ from attachd.simulator import Delivery, Dials, EventBus, KinesisStream, Queue, S
 from attachd.simulator.delivery import Target
 from attachd.simulator.faults import Latency
 from attachd.simulator.front import api
-from attachd.simulator.front.clock import Timekeeper
+from attachd.simulator.front.clock import ManualClock, Timekeeper
+from attachd.simulator.traffic.arrivals import Constant
+from attachd.simulator.traffic.plan import Traffic
 
 REGION = "eu-central-1"
 ONCE = {"total_max_attempts": 1}
@@ -560,11 +562,12 @@ async def test_an_operation_that_breaks_is_answered_500_recorded_and_logged_with
 async def test_time_goes_on_after_something_that_was_due_broke() -> None:
     due, seen = [1.0], []
 
-    def advance(at: float) -> None:
+    def advance(at: float, _within_seconds: float) -> bool:
         seen.append(at)
         due[0] = at + 0.01
         if len(seen) == 1:
             raise RuntimeError
+        return True
 
     clock = Timekeeper(time.time, advance, lambda: due[0])
     clock.wind()
@@ -591,3 +594,37 @@ async def test_a_host_that_is_no_utf_8_does_not_spoil_a_websocket_s_url() -> Non
             b"Content-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body),
         )
     assert answer.split()[1] == b"200"
+
+
+@pytest.mark.parametrize("page", ["traffic", "clock", "faults"])
+async def test_a_deeply_nested_body_on_the_simulator_s_own_pages_is_answered_400(page: str) -> None:
+    async with simulator(now=ManualClock(1_800_000_000)) as sim:
+        answer = await raw(sim, posted(f"/_simulator/{page}".encode(), b"[" * 100_000))
+    assert answer.split()[1] == b"400"
+
+
+@pytest.mark.parametrize(
+    "asked", [b'{"advance":1e12}', b'{"advance":1e300}', b'{"set":253402300799}', b'{"set":1e18}']
+)
+async def test_the_clock_does_not_leave_the_years_that_can_be_written(asked: bytes) -> None:
+    async with simulator(now=ManualClock(1_800_000_000)) as sim:
+        answer = await raw(sim, posted(b"/_simulator/clock", asked))
+        assert sim.now() == 1_800_000_000
+    assert answer.split()[1] == b"400"
+
+
+async def test_a_skew_of_more_than_a_year_is_refused() -> None:
+    async with simulator() as sim:
+        faults = b'[{"kind":"clock_skew","seconds":1e12}]'
+        assert (await raw(sim, posted(b"/_simulator/faults", faults))).split()[1] == b"400"
+        assert not sim.faults
+
+
+async def test_the_port_answers_while_a_long_time_is_being_caught_up_with() -> None:
+    traffic = Traffic(Constant(100), patience=1.0)
+    async with simulator(now=ManualClock(1_800_000_000), traffic=traffic) as sim:
+        with anyio.move_on_after(0.5) as hurry:
+            await raw(sim, posted(b"/_simulator/clock", b'{"advance":1000000}'))
+        assert hurry.cancelled_caught
+        assert b"200 OK" in await raw(sim, b"GET /_simulator/health HTTP/1.1\r\nHost: h\r\n\r\n")
+        sim.clock.stop()

@@ -76,6 +76,7 @@ async def _live(simulator: Simulator, console: Console) -> None:
     ) as live:
         while True:
             began = time.perf_counter()
+            await simulator.clock.caught_up()
             live.update(shown(simulator, console), refresh=True)
             took = time.perf_counter() - began
             await anyio.sleep(max(_REFRESH_SECONDS, took / _MOST_OF_THE_TIME))
@@ -85,6 +86,7 @@ async def _lines(simulator: Simulator, console: Console) -> None:
     last = ""
     while True:
         await anyio.sleep(_LINE_SECONDS)
+        await simulator.clock.caught_up()
         report = simulator.report()
         told = line(report)
         if told != last and report.chats.started:

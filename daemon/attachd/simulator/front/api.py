@@ -5,9 +5,11 @@ time, is only said in the Answer.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Any, TypeVar
 
 import structlog
@@ -68,6 +70,7 @@ class Api:
         self.listeners: list[Callable[[Sequence[Line]], None]] = []
         """Told what has been said and done in chats, after each call; they must not block either."""
         self._router = router()
+        self._halfway = False  # through what customers do at one moment
         world.quotas = buckets(frozenset(connect.OPERATIONS), frozenset(participant.OPERATIONS), world.dials)
         self.customers = Customers(world, self._serve_customer, self._operate)
         self.listeners.append(self.customers.hear)
@@ -178,7 +181,7 @@ class Api:
             raise ApiError(throttling_code(name), "Rate exceeded")
         try:
             if failure is not None:
-                raise failure  # noqa: TRY301 - after the effect
+                raise failure
             return _OPERATIONS[name](self._world, request, now)
         except ApiError:
             if bucket is not None and not self._world.dials.refused_calls_spend_quota:
@@ -192,13 +195,23 @@ class Api:
             return deadlines[0][0] if deadlines else None
         return min(deadlines[0][0], customers_at) if deadlines else customers_at
 
-    def advance(self, now: float) -> None:
-        """Let flows and customers go on to where they must be by now, and announce what happened on the way."""
+    def advance(self, now: float, within_seconds: float = inf) -> bool:
+        """Let flows and customers go on to where they must be by now, and announce what happened on the way.
+
+        Stops after so many seconds of work; returns whether all is done.
+        """
+        stop_at = time.perf_counter() + within_seconds
         while (at := self.due_at()) is not None and at <= now:
-            advance(self._world, at)
+            if time.perf_counter() > stop_at:
+                return False
+            if (
+                not self._halfway
+            ):  # or the order of what happens at one moment would hang on the machine's speed
+                advance(self._world, at)
+                self.announce_happenings()
+            self._halfway = not self.customers.advance(at, stop_at)
             self.announce_happenings()
-            self.customers.advance(at)
-            self.announce_happenings()
+        return True
 
     def play(self, traffic: Traffic, now: float) -> None:
         """Let customers come from now on; raises ValueError, before anybody comes, if one kind of them could not."""
