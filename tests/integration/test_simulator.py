@@ -1,6 +1,7 @@
 """The simulator on a real socket, in front of the SDK which the daemon uses."""
 
 import json
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack
 from typing import Any, Literal
@@ -18,6 +19,11 @@ from moto.server import ThreadedMotoServer
 
 from attachd.simulator import Delivery, Dials, EventBus, KinesisStream, Queue, Simulator, simulator
 from attachd.simulator.delivery import Target
+from attachd.simulator.faults import Latency
+from attachd.simulator.front import api
+from attachd.simulator.front.clock import ManualClock, Timekeeper
+from attachd.simulator.traffic.arrivals import Constant
+from attachd.simulator.traffic.plan import Traffic
 
 REGION = "eu-central-1"
 ONCE = {"total_max_attempts": 1}
@@ -510,3 +516,115 @@ async def test_a_target_that_refuses_costs_events_but_no_answers() -> None:
     assert counts["offered"] == 4
     assert counts["published"] == 0
     assert [call["status"] for call in sim.truth()["calls"]] == [200, 200, 200]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"X-Amz-Bearer: CANARY\x7f",
+        b"X-Amz-Bearer: CANARY\x00",
+        b"X-Amz-Bearer: CANARY\rX",
+        b"X-Amz-Bearer : CANARY",
+        b"X-Amz-Bearer: " + b"CANARY" * 2000,
+    ],
+    ids=["delete", "null", "lone carriage return", "space before the colon", "too long"],
+)
+async def test_a_malformed_header_is_neither_logged_nor_echoed(
+    line: bytes, capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    async with simulator() as sim:
+        answer = await raw(sim, b"POST /participant/connection HTTP/1.1\r\nHost: h\r\n" + line + b"\r\n\r\n")
+    assert answer.split()[1] == b"400"
+    assert b"CANARY" not in answer
+    told = capfd.readouterr()
+    assert "CANARY" not in told.out + told.err + caplog.text
+
+
+async def test_an_operation_that_breaks_is_answered_500_recorded_and_logged_without_its_text(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def breaks(*_anything: Any) -> dict[str, Any]:
+        raise RuntimeError("CANARY")
+
+    monkeypatch.setitem(api._OPERATIONS, "SendMessage", breaks)
+    body = b'{"ContentType":"text/plain","Content":"x"}'
+    async with simulator() as sim:
+        answer = await raw(sim, posted(b"/participant/message", body, b"bearer"))
+        (call,) = sim.world.calls
+    assert answer.split()[1] == b"500"
+    assert b"x-amzn-ErrorType: InternalServerException" in answer
+    assert (call.operation, call.status, call.code) == ("SendMessage", 500, "InternalServerException")
+    told = capfd.readouterr()
+    assert "RuntimeError" in told.out + told.err
+    assert "CANARY" not in told.out + told.err
+
+
+async def test_time_goes_on_after_something_that_was_due_broke() -> None:
+    due, seen = [1.0], []
+
+    def advance(at: float, _within_seconds: float) -> bool:
+        seen.append(at)
+        due[0] = at + 0.01
+        if len(seen) == 1:
+            raise RuntimeError
+        return True
+
+    clock = Timekeeper(time.time, advance, lambda: due[0])
+    clock.wind()
+    with anyio.fail_after(5):
+        while len(seen) < 3:
+            await anyio.sleep(0.01)
+    clock.stop()
+
+
+async def test_a_bearer_token_that_is_no_utf_8_is_refused_whatever_the_faults() -> None:
+    async with simulator(Dials(faults=(Latency(milliseconds=0),))) as sim:
+        body = b'{"ContentType":"text/plain","Content":"x"}'
+        assert (await raw(sim, posted(b"/participant/message", body, b"\xff\xfe"))).split()[1] == b"403"
+
+
+async def test_a_host_that_is_no_utf_8_does_not_spoil_a_websocket_s_url() -> None:
+    async with AsyncExitStack() as stack:
+        sim = await stack.enter_async_context(simulator())
+        token = (await (await customer_of(sim, stack)).start())["ParticipantToken"]
+        body = b'{"Type":["WEBSOCKET"]}'
+        answer = await raw(
+            sim,
+            b"POST /participant/connection HTTP/1.1\r\nHost: \xff\r\nConnection: close\r\nX-Amz-Bearer: %s\r\n"
+            b"Content-Length: %d\r\n\r\n%s" % (token.encode(), len(body), body),
+        )
+    assert answer.split()[1] == b"200"
+
+
+@pytest.mark.parametrize("page", ["traffic", "clock", "faults"])
+async def test_a_deeply_nested_body_on_the_simulator_s_own_pages_is_answered_400(page: str) -> None:
+    async with simulator(now=ManualClock(1_800_000_000)) as sim:
+        answer = await raw(sim, posted(f"/_simulator/{page}".encode(), b"[" * 100_000))
+    assert answer.split()[1] == b"400"
+
+
+@pytest.mark.parametrize(
+    "asked", [b'{"advance":1e12}', b'{"advance":1e300}', b'{"set":253402300799}', b'{"set":1e18}']
+)
+async def test_the_clock_does_not_leave_the_years_that_can_be_written(asked: bytes) -> None:
+    async with simulator(now=ManualClock(1_800_000_000)) as sim:
+        answer = await raw(sim, posted(b"/_simulator/clock", asked))
+        assert sim.now() == 1_800_000_000
+    assert answer.split()[1] == b"400"
+
+
+async def test_a_skew_of_more_than_a_year_is_refused() -> None:
+    async with simulator() as sim:
+        faults = b'[{"kind":"clock_skew","seconds":1e12}]'
+        assert (await raw(sim, posted(b"/_simulator/faults", faults))).split()[1] == b"400"
+        assert not sim.faults
+
+
+async def test_the_port_answers_while_a_long_time_is_being_caught_up_with() -> None:
+    traffic = Traffic(Constant(100), patience=1.0)
+    async with simulator(now=ManualClock(1_800_000_000), traffic=traffic) as sim:
+        with anyio.move_on_after(0.5) as hurry:
+            await raw(sim, posted(b"/_simulator/clock", b'{"advance":1000000}'))
+        assert hurry.cancelled_caught
+        assert b"200 OK" in await raw(sim, b"GET /_simulator/health HTTP/1.1\r\nHost: h\r\n\r\n")
+        sim.clock.stop()

@@ -20,7 +20,7 @@ ANY = st.one_of(
     st.builds(
         Day,
         per_hour=CURVES.map(tuple),
-        speed=st.floats(1, 10_000),
+        speed=st.floats(1, 7_000),
         from_hour=st.floats(0, 24, exclude_max=True),
     ),
 )

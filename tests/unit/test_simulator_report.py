@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from attachd.simulator.faults import Error
 from attachd.simulator.flow import EnterQueue, Hold
 from attachd.simulator.ledger import Ledger, report
 from attachd.simulator.report import Report
@@ -168,6 +169,15 @@ def test_an_answer_5xx_is_a_failure_and_a_bot_it_made_is_no_replay(aws: Account)
     aws.world.calls[-1] = Call("CreateParticipant", aws.now, 500, "InternalServiceException", chat)
     aws.create(chat, ClientToken="a")
     assert counted(told(aws).create_participant) == {"calls": 2, "created": 1, "failed": 1}
+
+
+def test_a_replay_counts_though_a_fault_lost_the_first_answer() -> None:
+    aws = Account(faults=(Error(when="after", operations=("CreateParticipant",), tries=(1,)),))
+    chat, _ = aws.chat()
+    with pytest.raises(Refused):
+        aws.create(chat, ClientToken="a")
+    aws.create(chat, ClientToken="a")
+    assert counted(told(aws).create_participant) == {"calls": 2, "created": 1, "failed": 1, "replayed": 1}
 
 
 def test_waits_are_by_nearest_rank(aws: Account) -> None:

@@ -299,6 +299,10 @@ def test_a_traffic_table_is_read_whole() -> None:
         ({"patiense": 3}, "unknown field `patiense`"),
         ({"customers": [{"says": [""]}]}, "traffic.customers[0]: says"),
         ({"customers": []}, "traffic: customers must have one"),
+        ({"patience": {"kind": "lognormal", "median": 30, "sigma": 1e6}}, "sigma must be from 0 to 10"),
+        ({"arrivals": {"kind": "poisson", "per_second": 1e9}}, "at most 10000 a second"),
+        ({"arrivals": {"kind": "burst", "chats": 1, "every_seconds": 1e-9}}, "at most 10000 a second"),
+        ({"arrivals": {"kind": "day", "per_hour": [1] * 24, "speed": 1e12}}, "at most 10000 a second"),
         ({"customers": [{"subtype": "connect:Fax"}]}, "traffic.customers[0].subtype"),
     ],
 )

@@ -143,3 +143,25 @@ async def test_nothing_is_written_of_a_run_in_which_nothing_happens() -> None:
     async with view.watched(sim, Console(file=file)):
         await anyio.sleep(100)
     assert file.getvalue() == ""
+
+
+def test_a_report_is_printed_on_a_narrow_terminal_without_an_ellipsis_of_its_own(
+    town: tuple[Account, Simulator],
+) -> None:
+    written = io.BytesIO()
+    narrow = io.TextIOWrapper(written, encoding="latin-1", write_through=True)
+    view.printed(town[1].report(), Console(file=narrow, width=20))
+    assert b"..." in written.getvalue()
+
+
+def test_events_that_were_dealt_a_loss_are_told_apart_from_those_that_failed(
+    town: tuple[Account, Simulator],
+) -> None:
+    out = io.StringIO()
+    view.printed(town[1].report(), Console(file=out, width=100))
+    events = out.getvalue().partition("contact events")[2]
+    assert re.findall(r"(published|lost|dropped|failed) +(\d+)", events) == [
+        ("published", "70"),
+        ("dropped", "2"),
+        ("failed", "1"),
+    ]

@@ -147,7 +147,7 @@ def _conclude(ended: Report | None, report: Path | None, failures: list[str], *,
     if report is not None:
         report.write_bytes(msgspec.json.format(msgspec.json.encode(ended)) + b"\n")
     if ended.chats.started and not quiet:
-        Console().print(view.table(ended))
+        view.printed(ended, Console())
     if any(getattr(ended.chats, name) for name in failures):
         raise typer.Exit(1)
 

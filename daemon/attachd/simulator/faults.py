@@ -11,6 +11,7 @@ from pydantic.dataclasses import dataclass
 
 from attachd.simulator.flow import STRICT, Seconds
 
+_MOST_SKEW = 300 * 86400.0  # less than a year, so that no date leaves those which can be written
 When = Literal["before", "after"]
 """Whether the call takes effect: not if the fault comes before the effect."""
 
@@ -132,7 +133,7 @@ class ClockSkew(Fault):
     """AWS's clock and the client's differ: its Date is off, and what was signed five minutes off it is refused, 403."""
 
     kind: Literal["clock_skew"] = "clock_skew"
-    seconds: Annotated[float, Field(allow_inf_nan=False)]
+    seconds: Annotated[float, Field(ge=-_MOST_SKEW, le=_MOST_SKEW, allow_inf_nan=False)]
     """How far AWS's clock is ahead of the simulator's; negative if it is behind."""
 
 

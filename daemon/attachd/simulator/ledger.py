@@ -44,7 +44,7 @@ class Ledger:
         self._open: dict[str, _Chat] = {}
         self._over = Chats()
         self._calls = Calls()
-        self._answered: Counter[str] = Counter()  # successes, by contact
+        self._answered: Counter[str] = Counter()  # calls carried out, by contact
         self._joined: list[float] = []  # both kept in order
         self._spoke: list[float] = []
         self._last_call: Call | None = None
@@ -168,9 +168,13 @@ class Ledger:
         quota = self._quotas[whose]
         quota.granted += not throttled
         quota.ideal = quota.burst + quota.rate * (call.at - self._created_from.setdefault(whose, call.at))
-        if call.status == HTTPStatus.OK:
+        if (
+            call.effect or call.status == HTTPStatus.OK
+        ):  # a fault may have spoiled the answer: it was given all the same
             self._answered[call.contact_id] += 1
-        elif throttled:
+        if call.status == HTTPStatus.OK:
+            return
+        if throttled:
             calls.throttled += 1
         elif call.status >= HTTPStatus.INTERNAL_SERVER_ERROR or not call.status:  # or no answer at all
             calls.failed += 1

@@ -45,10 +45,10 @@ class Calls(msgspec.Struct):
     never_connected: int = 0
     """Bots which let their 15 s pass, or whose chat ended first."""
     replayed: int = 0
-    """Successes which gave an answer again, by its ClientToken: duplicates."""
+    """Carried out once more, by a ClientToken whose bot was there already, even if no answer of the first arrived."""
     throttled: int = 0
     failed: int = 0
-    """Answered 5xx."""
+    """Answered 5xx, or not at all."""
     after_the_end: int = 0
     """Refused, for a chat which had ended."""
     refused: int = 0

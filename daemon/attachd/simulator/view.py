@@ -76,6 +76,7 @@ async def _live(simulator: Simulator, console: Console) -> None:
     ) as live:
         while True:
             began = time.perf_counter()
+            await simulator.clock.caught_up()
             live.update(shown(simulator, console), refresh=True)
             took = time.perf_counter() - began
             await anyio.sleep(max(_REFRESH_SECONDS, took / _MOST_OF_THE_TIME))
@@ -85,6 +86,7 @@ async def _lines(simulator: Simulator, console: Console) -> None:
     last = ""
     while True:
         await anyio.sleep(_LINE_SECONDS)
+        await simulator.clock.caught_up()
         report = simulator.report()
         told = line(report)
         if told != last and report.chats.started:
@@ -140,7 +142,7 @@ def shown(simulator: Simulator, console: Console) -> Table:
     for name, spread in _spreads(report):
         view.add_row(name, _waits(spread, longest, bar))
     if report.publishing:
-        row("events", {"published": report.publishing["published"]}, {"lost": _lost(report)})
+        row("events", {"published": report.publishing["published"]}, _unpublished(report))
     return view
 
 
@@ -172,9 +174,23 @@ def table(report: Report) -> Table:
     for name, count, whole in _efficiency(report):
         written.add_row(f"  {name}", str(count), f"{count / whole:.1%}")
     if report.publishing:
-        sent = {"published": report.publishing["published"], "lost": _lost(report)}
+        sent = {"published": report.publishing["published"], **_unpublished(report)}
         part("contact events", report.publishing["offered"], sent)
     return written
+
+
+def printed(report: Report, console: Console) -> None:
+    """Print the final report, in nothing but what the console's encoding has."""
+    with console.capture() as captured:
+        console.print(table(report))
+    # rich shortens with an ellipsis, which not every encoding has
+    written = captured.get()
+    try:
+        written.encode(console.encoding)
+    except UnicodeEncodeError:
+        written = written.replace("\N{HORIZONTAL ELLIPSIS}", "...")
+        written = written.encode(console.encoding, "replace").decode(console.encoding)
+    console.file.write(written)
 
 
 def _spreads(report: Report) -> tuple[tuple[str, Spread], ...]:
@@ -192,8 +208,9 @@ def _efficiency(report: Report) -> Iterator[tuple[str, int, float]]:
                 yield f"granted in {whose}, of {quota.ideal:.0f}", quota.granted, quota.ideal
 
 
-def _lost(report: Report) -> int:
-    return sum(report.publishing[how] for how in ("lost", "dropped", "failed"))
+def _unpublished(report: Report) -> dict[str, int]:
+    """Return apart what was dealt, `lost`, and what went wrong: `dropped` for want of room, or `failed`."""
+    return {how: report.publishing[how] for how in ("lost", "dropped", "failed")}
 
 
 def _figures(good: Mapping[str, int], bad: Mapping[str, int], width: int) -> Text:

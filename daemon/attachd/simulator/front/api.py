@@ -5,10 +5,14 @@ time, is only said in the Answer.
 """
 
 import random
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import inf
 from typing import Any, TypeVar
+
+import structlog
 
 from attachd.simulator.errors import ApiError
 from attachd.simulator.faults import AnyFault, Garbled, Reset, Silence
@@ -30,6 +34,7 @@ from attachd.simulator.state.world import World
 from attachd.simulator.traffic.customers import Customers
 from attachd.simulator.traffic.plan import Traffic
 
+_log = structlog.get_logger(__name__)
 _JSON = {"Content-Type": "application/json"}
 _OPERATIONS = connect.OPERATIONS | participant.OPERATIONS
 
@@ -65,6 +70,7 @@ class Api:
         self.listeners: list[Callable[[Sequence[Line]], None]] = []
         """Told what has been said and done in chats, after each call; they must not block either."""
         self._router = router()
+        self._halfway = False  # through what customers do at one moment
         world.quotas = buckets(frozenset(connect.OPERATIONS), frozenset(participant.OPERATIONS), world.dials)
         self.customers = Customers(world, self._serve_customer, self._operate)
         self.listeners.append(self.customers.hear)
@@ -87,19 +93,21 @@ class Api:
         self._fates = fates
 
     def call(self, method: str, path: str, headers: Mapping[str, str], body: bytes, now: float) -> Answer:
-        """Answer one request; header names must be found whatever their case. Never raises ApiError.
+        """Answer one request; header names must be found whatever their case. What breaks in here is answered 500.
 
         `path` may carry a query string.
         """
-        self.advance(now)
         operation: Operation | None = None
         try:
+            self.advance(now)
             operation, labels = self._router.find(method, path)
             request = operation.parse(labels, headers, body)
-        except ApiError as error:
-            return self._refuse(operation, error, now)
-        fate = self._fate(operation.name, request, headers, now) if self._fates.faults else SPARED
-        return self._carry_out(operation, request, headers, fate, now)
+            fate = self._fate(operation.name, request, headers, now) if self._fates.faults else SPARED
+            return self._carry_out(operation, request, headers, fate, now)
+        except Exception as error:  # noqa: BLE001 - a service answers whatever happens to it
+            refused = _told(operation, error)
+            self.announce_happenings()
+            return self._refuse(operation, refused, now)
 
     def _fate(self, name: str, request: dict[str, Any], headers: Mapping[str, str], now: float) -> Fate:
         access_key, signed_at = signed(headers)
@@ -136,11 +144,12 @@ class Api:
             response = self._operate(operation.name, request, now, failure)
             contact_id, effect = contact_id or response.get("ContactId", ""), True
             if (failure := enact.failure(fate.deed, operation, "after")) is not None:
-                raise failure
+                raise failure  # noqa: TRY301 - after the effect
             if "Websocket" in response:
                 response = connections.addressed(response, asked.get("Host", "127.0.0.1"))
             status, body = 200, encode(response)
-        except ApiError as error:
+        except Exception as broken:  # noqa: BLE001 - recorded as the call it was, with what it did
+            error = _told(operation, broken)
             status, headers, body = error_answer(operation, error)
             code, struck = error.code, struck or isinstance(error, enact.Struck)
         if isinstance(spoiled, Silence | Reset):
@@ -186,13 +195,23 @@ class Api:
             return deadlines[0][0] if deadlines else None
         return min(deadlines[0][0], customers_at) if deadlines else customers_at
 
-    def advance(self, now: float) -> None:
-        """Let flows and customers go on to where they must be by now, and announce what happened on the way."""
+    def advance(self, now: float, within_seconds: float = inf) -> bool:
+        """Let flows and customers go on to where they must be by now, and announce what happened on the way.
+
+        Stops after so many seconds of work; returns whether all is done.
+        """
+        stop_at = time.perf_counter() + within_seconds
         while (at := self.due_at()) is not None and at <= now:
-            advance(self._world, at)
+            if time.perf_counter() > stop_at:
+                return False
+            if (
+                not self._halfway
+            ):  # or the order of what happens at one moment would hang on the machine's speed
+                advance(self._world, at)
+                self.announce_happenings()
+            self._halfway = not self.customers.advance(at, stop_at)
             self.announce_happenings()
-            self.customers.advance(at)
-            self.announce_happenings()
+        return True
 
     def play(self, traffic: Traffic, now: float) -> None:
         """Let customers come from now on; raises ValueError, before anybody comes, if one kind of them could not."""
@@ -261,3 +280,16 @@ class Api:
             self._world.lines.clear()
             for tell in self.listeners:
                 tell(lines)
+
+
+def _told(operation: Operation | None, error: Exception) -> ApiError:
+    """Return what the client is told of an error; of one which no rule raised, only the log has the kind."""
+    if isinstance(error, ApiError):
+        return error
+    # its text may quote the request, and with it a token
+    _log.error(
+        "simulator.call_broken", operation=operation.name if operation else "", error=type(error).__name__
+    )
+    return ApiError(
+        operation.internal_error if operation else "InternalServiceException", "The service failed"
+    )

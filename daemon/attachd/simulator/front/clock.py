@@ -9,16 +9,23 @@ from heapq import heappop, heappush
 from math import inf
 
 import anyio
+import anyio.lowlevel
+import structlog
 
+_log = structlog.get_logger(__name__)
 _TICK_SECONDS = 0.05
+_SLICE_SECONDS = 0.05
+_END = 253_370_764_800.0  # the year 9999, kept free for what expires and for clocks that are ahead
 
 
 class ManualClock:
     """Time that passes only when told to; call it to read it, in seconds since the epoch."""
 
     def __init__(self, at: float) -> None:
+        """Stand at `at`; raises ValueError outside the years 1970 to 9998."""
+        _require_writable(at)
         self._at = at
-        self._listeners: list[Callable[[], None]] = []
+        self._listeners: list[Callable[[], object]] = []
 
     def __call__(self) -> float:
         """Return what time it is."""
@@ -29,16 +36,26 @@ class ManualClock:
         self.set(self._at + seconds)
 
     def set(self, at: float) -> None:
-        """Let time pass until `at`; raises ValueError if that has passed, or never comes."""
-        if not self._at <= at < inf:
-            raise ValueError("time does not go back")
-        self._at = at
+        """Let time pass until `at`, as `turn` does, and all that is due in it happen."""
+        self.turn(at)
         for listener in self._listeners:
             listener()
 
-    def tell(self, listener: Callable[[], None]) -> None:
+    def turn(self, at: float) -> None:
+        """Have it be `at`, and tell nobody yet; raises ValueError if that has passed, or is after the year 9998."""
+        if at < self._at:
+            raise ValueError("time does not go back")
+        _require_writable(at)
+        self._at = at
+
+    def tell(self, listener: Callable[[], object]) -> None:
         """Call `listener` whenever time has passed."""
         self._listeners.append(listener)
+
+
+def _require_writable(at: float) -> None:
+    if not 0 <= at < _END:  # nor is NaN
+        raise ValueError("the time must be from the year 1970 to the year 9998")
 
 
 class Timekeeper:
@@ -50,9 +67,15 @@ class Timekeeper:
     """
 
     def __init__(
-        self, now: Callable[[], float], advance: Callable[[float], None], due: Callable[[], float | None]
+        self,
+        now: Callable[[], float],
+        advance: Callable[[float, float], bool],
+        due: Callable[[], float | None],
     ) -> None:
-        """Call `advance` with the time as it passes; `due` tells when it is next wanted."""
+        """Call `advance` with the time as it passes, and with the seconds it may work before it returns False.
+
+        `due` tells when it is next wanted.
+        """
         self.now = now
         self._advance = advance
         self._due = due
@@ -64,15 +87,26 @@ class Timekeeper:
         if isinstance(now, ManualClock):
             now.tell(self.catch_up)
 
-    def catch_up(self) -> None:
-        """Let what is due happen; once stopped nothing does any more, and the truth stands still."""
+    def catch_up(self, within_seconds: float = inf) -> bool:
+        """Let what is due happen; once stopped nothing does any more, and the truth stands still.
+
+        Returns whether all is done, which it may not be if it was to be done within some seconds.
+        """
         if self._stopped.is_set():
-            return
+            return True
         now = self.now()
-        self._advance(now)
+        if not self._advance(now, within_seconds):
+            return False
         while self._waiting and self._waiting[0][0] <= now:
             heappop(self._waiting)[2].set()
         self._look()
+        return True
+
+    async def caught_up(self) -> None:
+        """Let what is due by now happen, in slices, so that signals and other connections are heard between them."""
+        now = self.now()
+        while not self._stopped.is_set() and not self._advance(now, _SLICE_SECONDS):
+            await anyio.lowlevel.checkpoint()
 
     async def until(self, at: float) -> None:
         """Wait until it is `at`, or the simulator stops; with infinity, only for that."""
@@ -129,5 +163,9 @@ class Timekeeper:
 
     def _tick(self) -> None:
         self._timer = None
-        self.catch_up()
-        self.wind()
+        try:
+            self.catch_up(_SLICE_SECONDS)
+        except Exception as error:  # noqa: BLE001 - time goes on; the text may quote what somebody said
+            _log.error("simulator.time_broken", error=type(error).__name__)
+        finally:
+            self.wind()

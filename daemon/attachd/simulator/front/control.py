@@ -80,7 +80,7 @@ _read_move = msgspec.json.Decoder(_Move).decode
 def move(clock: Callable[[], float], body: bytes) -> tuple[int, dict[str, Any]]:
     """Move a clock that stands still, `{"advance": seconds}` or `{"set": …}` to an instant (ISO 8601 or epoch seconds).
 
-    Answers 200 with the time, once all that was due has happened; 409 if the clock goes by itself.
+    Answers 200 with the time; what is due by then has still to happen. 409 if the clock goes by itself.
     """
     if not isinstance(clock, ManualClock):
         return 409, {"message": "the clock goes by itself; start with --clock manual"}
@@ -89,9 +89,9 @@ def move(clock: Callable[[], float], body: bytes) -> tuple[int, dict[str, Any]]:
         if (asked.advance is None) == (asked.set is None):
             raise ValueError("say either advance or set")  # noqa: TRY301 - one sentence for all that is wrong
         if asked.advance is not None:
-            clock.advance(asked.advance)
+            clock.turn(clock() + asked.advance)
         else:
-            clock.set(from_iso(asked.set) if isinstance(asked.set, str) else asked.set or 0.0)
+            clock.turn(from_iso(asked.set) if isinstance(asked.set, str) else asked.set or 0.0)
     except (ValueError, OverflowError) as error:  # msgspec's errors are ValueErrors
         return 400, {"message": str(error)}
     return 200, {"now": clock()}

@@ -20,6 +20,7 @@ from attachd.simulator.faults import AnyFault
 from attachd.simulator.front.api import Answer, Api
 from attachd.simulator.front.clock import Timekeeper
 from attachd.simulator.front.control import move
+from attachd.simulator.front.port import Port
 from attachd.simulator.front.reply import reply
 from attachd.simulator.front.sockets import Sockets
 from attachd.simulator.front.truth import published, truth
@@ -152,15 +153,17 @@ async def simulator(
             streamer = await stack.enter_async_context(opened(ToTopics(), region, now=now))
             api.listeners.append(_streaming(world, streamer))
 
-        def advance(at: float) -> None:
-            api.advance(at)
-            sockets.expire(at)
+        def advance(at: float, within_seconds: float) -> bool:
+            done = api.advance(at, within_seconds)
+            if done:
+                sockets.expire(at)
+            return done
 
         clock = Timekeeper(now, advance, api.due_at)
         door = _Door(api, sockets, clock, dials.body_within_seconds)
         # Bodies are never inflated: neither service takes Content-Encoding, and a bomb must stay small. A handler ends
         # with its connection, so that an answer which never comes is not held for a client which has gone.
-        server = web.Server(door.answer, access_log=None, auto_decompress=False, handler_cancellation=True)
+        server = Port(door.answer, access_log=None, auto_decompress=False, handler_cancellation=True)
         runner = web.ServerRunner(server, shutdown_timeout=_STOP_SECONDS)
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -200,6 +203,8 @@ class _Door:
 
     async def answer(self, request: web.BaseRequest) -> web.StreamResponse:
         path, own = request.raw_path, request.raw_path.startswith("/_simulator/")
+        if not path.startswith("/_simulator/health"):
+            await self._clock.caught_up()
         if own and request.method == "GET":
             return self._own_page(path.partition("?")[0])
         if path.startswith(WEBSOCKET_PATH):
@@ -219,6 +224,8 @@ class _Door:
         else:
             if own:
                 answer = self._control(request.method, path, body)
+                await self._clock.caught_up()
+                self._clock.catch_up()  # nothing is left but to tell those who wait
             else:
                 answer = self._api.call(request.method, path, request.headers, body, self._clock.now())
             self._clock.wind()
@@ -227,6 +234,12 @@ class _Door:
     def _control(self, method: str, path: str, body: bytes) -> Answer:
         if method != "POST":
             return Answer(404, _JSON, b'{"message":"no such page"}')
+        try:
+            return self._do(path, body)
+        except RecursionError:
+            return Answer(400, _JSON, b'{"message":"the body is nested too deeply"}')
+
+    def _do(self, path: str, body: bytes) -> Answer:
         if path == "/_simulator/traffic" and self.running is not None:
             try:
                 self.running.play(read_traffic(msgspec.json.decode(body)))

@@ -146,5 +146,6 @@ class Router:
 def error_answer(operation: Operation | None, error: ApiError) -> tuple[int, dict[str, str], bytes]:
     """Write an error as SDKs read it: status, `x-amzn-ErrorType`, a body with the message."""
     status = operation.status_of(error.code) if operation else _GENERIC_STATUS.get(error.code, 400)
+    message = error.message.encode(errors="replace").decode()  # which may quote a header that is no UTF-8
     # Both models spell the member "Message"; front-door errors are read case-insensitively by every SDK.
-    return status, {"x-amzn-ErrorType": error.code}, encode({"Message": error.message})
+    return status, {"x-amzn-ErrorType": error.code}, encode({"Message": message})

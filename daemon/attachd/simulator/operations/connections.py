@@ -1,5 +1,6 @@
 """What a participant connects with, and its websockets: how one is asked for, opened, subscribed and closed. Rules only."""
 
+import re
 from collections.abc import Collection
 from typing import Any
 
@@ -12,6 +13,7 @@ from attachd.simulator.state.world import World
 WEBSOCKET_PATH = "/participant/websocket"
 SECRET = "X-Amz-Signature"  # noqa: S105 - the name of a parameter
 
+_HOST = re.compile(r"[\w.:\[\]%-]+", re.ASCII)
 _CONNECTION_SECONDS = (
     86400.0  # AWS: CreateParticipantConnection, "Expiry time for the connection token is 1 day"
 )
@@ -41,6 +43,8 @@ def issue(world: World, participant: Participant, types: Collection[str], now: f
 
 def addressed(answer: dict[str, Any], host: str) -> dict[str, Any]:
     """Return an answer whose websocket is at this host, where its asker found the API."""
+    if _HOST.fullmatch(host) is None:
+        host = "127.0.0.1"  # the call has had its effect: whoever writes such a Host still gets an answer
     websocket = answer["Websocket"]
     return answer | {"Websocket": websocket | {"Url": f"ws://{host}{websocket['Url']}"}}
 

@@ -4,6 +4,7 @@ An owner is a contact; so what one contact is dealt does not hang on what others
 generator with a state of its own: owners by the hundred thousand cost a counter each, and the garbage collector nothing.
 """
 
+import json
 from collections.abc import Mapping
 from hashlib import blake2b
 from typing import Any
@@ -48,7 +49,11 @@ def likeness(request: Mapping[str, Any]) -> str:
     A ClientToken does not count: SDKs invent a random one for every call that has none.
     """
     asked = {name: value for name, value in request.items() if name != "ClientToken"}
-    return blake2b(_written(asked), digest_size=16).hexdigest()
+    try:
+        written = _written(asked)
+    except UnicodeEncodeError:  # a header need not be UTF-8; aiohttp hands such bytes on as lone surrogates
+        written = json.dumps(asked, sort_keys=True, ensure_ascii=False).encode(errors="surrogatepass")
+    return blake2b(written, digest_size=16).hexdigest()
 
 
 def chances(*of: object) -> tuple[float, float]:

@@ -11,6 +11,7 @@ from math import inf
 import msgspec
 
 _DAY_HOURS = 24
+_MOST_PER_SECOND = 10_000.0
 _HOUR_SECONDS = 3600.0
 _UNITS = {"s": 1.0, "min": 60.0, "h": _HOUR_SECONDS}
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|min|h)")
@@ -28,7 +29,7 @@ class Constant(_Arrivals, frozen=True, tag="constant"):
 
     def __post_init__(self) -> None:
         """Refuse a rate that is none."""
-        _require_positive("per_second", self.per_second)
+        _require_rate("per_second", self.per_second)
 
     def instants(self, _dice: random.Random) -> Iterator[float]:
         """Yield n / rate for every n."""
@@ -45,7 +46,7 @@ class Poisson(_Arrivals, frozen=True, tag="poisson"):
 
     def __post_init__(self) -> None:
         """Refuse a rate that is none."""
-        _require_positive("per_second", self.per_second)
+        _require_rate("per_second", self.per_second)
 
     def instants(self, dice: random.Random) -> Iterator[float]:
         """Yield sums of exponential gaps."""
@@ -66,6 +67,7 @@ class Burst(_Arrivals, frozen=True, tag="burst"):
         _require_positive("chats", self.chats)
         if self.every_seconds is not None:
             _require_positive("every_seconds", self.every_seconds)
+            _require_rate("chats and every_seconds", self.chats / self.every_seconds)
 
     def instants(self, _dice: random.Random) -> Iterator[float]:
         """Yield each burst's moment as often as it has chats."""
@@ -94,6 +96,7 @@ class Day(_Arrivals, frozen=True, tag="day"):
         if not all(0 <= each < inf for each in self.per_hour) or not any(self.per_hour):
             raise ValueError("per_hour must have numbers from 0, and one above")
         _require_positive("speed", self.speed)
+        _require_rate("per_hour and speed", max(self.per_hour) * self.speed / _HOUR_SECONDS)
         if not 0 <= self.from_hour < _DAY_HOURS:
             raise ValueError(f"from_hour must be from 0 to below {_DAY_HOURS}, not {self.from_hour}")
 
@@ -125,6 +128,14 @@ def parse_arrivals(text: str) -> Arrivals:
         per_second = float(found[1]) / _UNITS[found[2]]
         return Constant(per_second) if kind == "constant" else Poisson(per_second)
     raise ValueError(f"expected constant:2/s, poisson:30/min, burst:50 or burst:50/5min, got {text!r}")
+
+
+def _require_rate(name: str, per_second: float) -> None:
+    """Refuse what no machine plays: it would only fall behind, ever further."""
+    if not 0 < per_second <= _MOST_PER_SECOND:
+        raise ValueError(
+            f"{name} must be above 0 and at most {_MOST_PER_SECOND:g} a second, not {per_second:g}"
+        )
 
 
 def _require_positive(name: str, value: float) -> None:

@@ -4,9 +4,11 @@ A customer costs one deadline at a time and looks at nothing by itself: `hear` i
 chat. What was due happens at the moment it was due, however late somebody looks. No rule of Connect enters.
 """
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from heapq import heappop, heappush
+from math import inf
 from typing import Any
 
 from attachd.simulator.errors import ApiError
@@ -101,12 +103,18 @@ class Customers:
         """Return when somebody next does something."""
         return self._deadlines[0][0] if self._deadlines else None
 
-    def advance(self, now: float) -> None:
-        """Let everybody do what was due by `now`, in the order it was due."""
+    def advance(self, now: float, stop_at: float = inf) -> bool:
+        """Let everybody do what was due by `now`, in the order it was due; at `stop_at` of perf_counter, stop.
+
+        Many may come at one moment. At least one thing is done; returns whether all is.
+        """
         while self._deadlines and self._deadlines[0][0] <= now:
             at, number, act, who = heappop(self._deadlines)
             if isinstance(who, _Coming) or who.timer == number:
                 act(who, at)
+            if time.perf_counter() > stop_at:
+                return not (self._deadlines and self._deadlines[0][0] <= now)
+        return True
 
     def hear(self, lines: Sequence[Line]) -> None:
         """Tell those whose chats these are what was said and done in them; no end comes without a line."""

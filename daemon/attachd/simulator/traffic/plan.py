@@ -15,6 +15,7 @@ import msgspec
 from attachd.simulator.traffic.arrivals import Arrivals
 
 _LONGEST_LINE = 1024  # AWS: SendMessage, Content, text/plain
+_WILDEST_SIGMA = 10  # beyond it times overflow
 _INTERACTIVE = "application/vnd.amazonaws.connect.message.interactive"
 _NOTHING: Mapping[str, str] = {}
 
@@ -67,8 +68,8 @@ class LogNormal(_Table, frozen=True, tag_field="kind", tag="lognormal"):
     def __post_init__(self) -> None:
         """Refuse what is no distribution."""
         _require_seconds("median", self.median, above=0)
-        if not 0 <= self.sigma < inf:
-            raise ValueError(f"sigma must be 0 or more, not {self.sigma}")
+        if not 0 <= self.sigma <= _WILDEST_SIGMA:
+            raise ValueError(f"sigma must be from 0 to {_WILDEST_SIGMA}, not {self.sigma}")
 
     def draw(self, dice: random.Random) -> float:
         """Return a number of seconds."""
