@@ -40,6 +40,18 @@ def test_it_prints_one_line_to_export_and_ends_cleanly_on_a_signal(ending: signa
         assert process.stderr.read() == ""
 
 
+def test_a_crowd_that_is_too_much_for_the_machine_does_not_keep_it_from_ending() -> None:
+    with subprocess.Popen(
+        command("--traffic", "constant:9000/s", "--quiet"), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(timeout=4)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 0
+
+
 @pytest.mark.parametrize("streams", [(), ("--streams",)])
 def test_streams_are_published_only_if_asked_for(streams: tuple[str, ...]) -> None:
     with subprocess.Popen(command(*streams), stdout=subprocess.PIPE, text=True) as process:
