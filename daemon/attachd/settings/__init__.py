@@ -1,6 +1,10 @@
-"""The configuration: ``tables`` says what may be set, ``loading`` reads a file and says what is wrong with it."""
+"""The configuration: ``tables`` says what may be set, ``loading`` reads a file and says what is wrong with it.
+
+``fields`` and ``secrets`` are the kinds of value, ``agreement`` is between tables, ``wording`` is how errors are told.
+"""
 
 from attachd.settings.loading import load
+from attachd.settings.secrets import SecretRef
 from attachd.settings.tables import (
     Bot,
     Capabilities,
@@ -14,7 +18,6 @@ from attachd.settings.tables import (
     Quota,
     Rule,
     Runtime,
-    SecretRef,
     Service,
     Settings,
     SqliteJournal,

@@ -5,185 +5,30 @@ shows them all. Any key can be overridden from the environment: ``ATTACHD_QUOTA_
 endpoints and credentials are not here: they come from where every AWS tool takes them.
 """
 
-import json
 import os
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
-from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from attachd.errors import Misconfigured
-from attachd.model import Secret
-from attachd.patterns import PatternError, compile_pattern
+from attachd.settings.fields import (
+    InstanceArn,
+    Listen,
+    Name,
+    Names,
+    Pattern,
+    QueueUrl,
+    RoleArn,
+    RuntimeUrl,
+    Seconds,
+    Table,
+    TopicArn,
+)
+from attachd.settings.secrets import SecretRefs
 
 ENV_PREFIX: Final = "ATTACHD_"
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
-_INSTANCE: Final = re.compile(r"arn:aws[\w-]*:connect:[a-z0-9-]+:\d{12}:instance/[\w-]{1,100}")
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)")
-
-
-def _seconds(value: object) -> object:
-    """``"250ms"``, ``"60s"``, ``"5m"``, ``"2h"``, ``"3d"``, or a number of seconds."""
-    if isinstance(value, bool):
-        raise ValueError("not a duration")  # noqa: TRY004 - pydantic wants a ValueError
-    if not isinstance(value, str):
-        return value
-    match = _DURATION.fullmatch(value.strip())
-    if match is None:
-        raise ValueError("not a duration: write a number of seconds, or '250ms', '60s', '5m', '2h', '3d'")
-    return float(match[1]) * _UNITS[match[2]]
-
-
-def _pattern(value: object) -> object:
-    """A TOML table, or the JSON text that AWS shows; kept as JSON text, proven to compile."""
-    try:
-        text = value if isinstance(value, str) else json.dumps(value)
-        compile_pattern(text)
-    except PatternError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise ValueError(f"not an event pattern: {error}{hint}") from None
-    except (TypeError, RecursionError) as error:
-        raise ValueError(f"not an event pattern: {error}") from None
-    return text
-
-
-def channels(when: object) -> set[str]:
-    """The channels whose contacts such a pattern may match, as far as its ``detail.channel`` tells.
-
-    Without a pattern a rule is for chats; without ``detail.channel`` in it, for either.
-    """
-    if when is None:
-        return {"CHAT"}
-    try:
-        pattern = json.loads(when) if isinstance(when, str) else when
-        of_channel = json.dumps({"detail": {"channel": pattern["detail"]["channel"]}})  # type: ignore[index]
-        compiled = compile_pattern(of_channel)
-    except (PatternError, LookupError, TypeError, ValueError, RecursionError):
-        return {"CHAT", "VOICE"}
-    return {name for name in ("CHAT", "VOICE") if compiled.matches({"detail": {"channel": name}})}
-
-
-def _instance_arn(value: str) -> str:
-    if _INSTANCE.fullmatch(value) is None:
-        raise ValueError("not the ARN of an instance: write 'arn:aws:connect:REGION:ACCOUNT:instance/ID'")
-    return value
-
-
-def _role_arn(value: str) -> str:
-    if re.fullmatch(r"arn:aws[\w-]*:iam::\d{12}:role/\S+", value) is None:
-        raise ValueError("not the ARN of a role: write 'arn:aws:iam::ACCOUNT:role/NAME'")
-    return value
-
-
-def _topic_arn(value: str) -> str:
-    """AWS: StartContactStreaming takes no FIFO topic."""
-    if re.fullmatch(r"arn:aws[\w-]*:sns:[a-z0-9-]+:\d{12}:[A-Za-z0-9_-]{1,256}", value) is None:
-        raise ValueError("not the ARN of a standard SNS topic: write 'arn:aws:sns:REGION:ACCOUNT:NAME'")
-    return value
-
-
-def _listed(value: object) -> object:
-    """One name, or several in order of preference."""
-    return [value] if isinstance(value, str) else value
-
-
-def _queue_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.scheme not in {"http", "https"} or not parts.hostname or not parts.path.strip("/"):
-        raise ValueError("not a queue's URL, which begins with https:// (its ARN is not its URL)")
-    return value
-
-
-def _runtime_url(value: str) -> str:
-    parts = urlsplit(value)
-    if parts.username is not None or parts.password is not None:
-        raise ValueError("a password never stands here; the hand-off is signed, see 'secret'")
-    socket = parts.scheme == "unix" and not parts.netloc and parts.path.startswith("/")
-    web = parts.scheme in {"http", "https"} and parts.hostname and parts.port != 0
-    if not (socket or web) or any(c.isspace() for c in value):
-        raise ValueError(
-            "not an address of a runtime: write 'https://…', 'http://…' or 'unix:///path/to.sock'"
-        )
-    return value
-
-
-def _references(value: object) -> object:
-    """One reference or a list of them. What stands there instead is not repeated: it may be the secret itself."""
-    listed = value if isinstance(value, list | tuple) else [value]
-    if not all(isinstance(item, Mapping | Table) for item in listed):
-        raise ValueError("a secret never stands here: write { credential = … }, { env = … } or { file = … }")
-    return listed
-
-
-def _listen(value: str) -> str:
-    host, colon, port = value.rpartition(":")
-    if not (colon and host and port.isdecimal() and int(port) < 65_536):  # noqa: PLR2004 - TCP's own
-        raise ValueError("not an address to listen on: write 'host:port', like '127.0.0.1:8080'")
-    return value
-
-
-QueueUrl = Annotated[str, AfterValidator(_queue_url)]
-Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
-Name = Annotated[str, Field(min_length=1, max_length=64)]
-
-
-class Table(BaseModel):
-    """A table of the file: unknown keys are errors."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-def _reference(value: object) -> object:
-    """Where a secret lies. A secret itself that stands here is not repeated."""
-    if not isinstance(value, str | Path) or not str(value).strip() or str(value).startswith("whsec_"):
-        raise ValueError("this is where a secret lies, never the secret itself")
-    return value
-
-
-Reference = Annotated[str, BeforeValidator(_reference)]
-
-
-class SecretRef(Table):
-    """Where a secret lies; never the secret itself. Exactly one of the three."""
-
-    credential: Reference | None = Field(None, description="a file in systemd's $CREDENTIALS_DIRECTORY")
-    env: Reference | None = Field(None, description="an environment variable")
-    file: Annotated[Path, BeforeValidator(_reference)] | None = Field(None, description="a file")
-
-    @model_validator(mode="after")
-    def _one(self) -> Self:
-        if sum(x is not None for x in (self.credential, self.env, self.file)) != 1:
-            raise ValueError("give exactly one of 'credential', 'env' and 'file'")
-        return self
-
-    def read(self, environ: Mapping[str, str] = os.environ) -> Secret:
-        """The secret.
-
-        Raises:
-            Misconfigured: it is not where the reference says.
-        """
-        if self.env is not None:
-            value = environ.get(self.env, "")
-            where = f"environment variable {self.env}"
-            if self.env not in environ:
-                raise Misconfigured([f"secret {where} is not set"])
-        else:
-            directory = environ.get("CREDENTIALS_DIRECTORY", "")
-            if self.credential is not None and not directory:
-                raise Misconfigured([f"credential {self.credential!r}: $CREDENTIALS_DIRECTORY is not set"])
-            path = self.file if self.file is not None else Path(directory) / (self.credential or "")
-            where = str(path)
-            try:
-                value = path.read_text()
-            except (OSError, UnicodeDecodeError) as error:
-                raise Misconfigured([f"secret {where}: {error}"]) from None
-        if not value.strip():
-            raise Misconfigured([f"secret {where} is empty"])
-        return Secret(value.strip())
 
 
 class SqsSource(Table):
@@ -259,12 +104,8 @@ class Waiting(Table):
 class Instance(Table):
     """An Amazon Connect instance to serve. If any is listed, no other is served."""
 
-    arn: Annotated[str, AfterValidator(_instance_arn)] = Field(
-        description="arn:aws:connect:REGION:ACCOUNT:instance/ID"
-    )
-    role: Annotated[str, AfterValidator(_role_arn)] | None = Field(
-        None, description="the ARN of a role to assume"
-    )
+    arn: InstanceArn = Field(description="arn:aws:connect:REGION:ACCOUNT:instance/ID")
+    role: RoleArn | None = Field(None, description="the ARN of a role to assume")
     endpoint: str | None = Field(None, description="Connect's endpoint, instead of where AWS tools would go")
     quota: Quota | None = Field(
         None,
@@ -313,7 +154,7 @@ class Bot(Table):
     capabilities: Capabilities = Field(
         Capabilities(), description="ParticipantCapabilities, of CUSTOMER only"
     )
-    streaming_topic: Annotated[str, AfterValidator(_topic_arn)] | None = Field(
+    streaming_topic: TopicArn | None = Field(
         None, description="the ARN of an SNS topic that the chat is streamed to first (StartContactStreaming)"
     )
     timers: Timers = Field(Timers(), description="the customer's idle timers")
@@ -334,10 +175,8 @@ class Rule(Table):
     """Which bot for which chat; the first rule that matches decides."""
 
     name: Name = Field(description="what logs call it")
-    when: Annotated[str, BeforeValidator(_pattern)] = Field(
-        '{"detail":{"channel":["CHAT"]}}', description="an EventBridge event pattern"
-    )
-    bot: Annotated[tuple[Name, ...], BeforeValidator(_listed)] = Field(
+    when: Pattern = Field('{"detail":{"channel":["CHAT"]}}', description="an EventBridge event pattern")
+    bot: Names = Field(
         min_length=1,
         description="one of [[bots]], or several: the first whose runtime is there and has a place",
     )
@@ -349,10 +188,8 @@ class WebhookRuntime(Table):
     """A bot behind https, http or a unix socket."""
 
     type: Literal["webhook"]
-    url: Annotated[str, AfterValidator(_runtime_url)] = Field(description="https, http, or unix:///path")
-    secret: Annotated[tuple[SecretRef, ...], BeforeValidator(_references)] = Field(
-        min_length=1, description="signs each hand-off; several while rotated"
-    )
+    url: RuntimeUrl = Field(description="https, http, or unix:///path")
+    secret: SecretRefs = Field(min_length=1, description="signs each hand-off; several while rotated")
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
 
@@ -379,7 +216,7 @@ class Service(Table):
 class Health(Table):
     """Probes and metrics."""
 
-    listen: Annotated[str, AfterValidator(_listen)] = Field("127.0.0.1:8080", description="host:port")
+    listen: Listen = Field("127.0.0.1:8080", description="host:port")
 
 
 class Logging(Table):
