@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from attachd.circuit import Circuit
 from attachd.errors import Permanent, Transient
-from attachd.gates import Gates, OpenChats, Places, RuntimeGate
+from attachd.gates import Gates, RuntimeGate
 from attachd.model import Bot, Outcome
+from attachd.places import OpenChats, Places
 from attachd.testing import MemoryRuntime
 
 DOWN = Transient("unreachable", "nobody listens")

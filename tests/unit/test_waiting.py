@@ -472,7 +472,7 @@ async def test_a_chat_cancelled_at_the_moment_of_its_grant_does_not_stay_in_the_
 
 async def test_a_full_room_sends_newcomers_away_for_a_while() -> None:
     lobby = Lobby(rate=0.01)
-    lobby.room = Room(Quota(Rate(0.01, 1)), most=2)
+    lobby.room = Room(Quota(Rate(0.01, 1)), full=lambda: len(lobby.room) >= 2)
     async with lobby.running(), anyio.create_task_group() as chats:
         await lobby.wait("served")
         for name in ("a", "b"):

@@ -18,7 +18,7 @@ from attachd import aws, health, traces
 from attachd import settings as s
 from attachd.claims import Claims
 from attachd.gates import Gates, RuntimeGate
-from attachd.instances import ACCOUNT_QUOTAS, Instances
+from attachd.instances import Instances
 from attachd.journals.memory import MemoryJournal
 from attachd.metrics import Metrics
 from attachd.notify import Notifier
@@ -53,6 +53,7 @@ class App:
     progress: Progress
     instances: Instances
     gates: Gates
+    connects: Connects
 
     @property
     def trouble(self) -> list[str]:
@@ -62,7 +63,7 @@ class App:
     @property
     def waiting(self) -> int:
         """Chats that wait for a token or a runtime."""
-        return _waiting(self.instances)
+        return self.connects.waiting
 
 
 @asynccontextmanager
@@ -87,18 +88,12 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         instances = Instances(
             connects.instance, partial(progress.reporter, within_seconds=config.service.stall)
         )
-        gates = Gates(
-            [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
-            {bot.name: bot.max_chats or inf for bot in config.bots},
-            instances.stir,
-        )
-        _watch(metrics, gates, config)
         owner = uuid.uuid4().hex
         replicas = Replicas(
             journal,
             owner,
-            seats=config.quota.burst or round(ACCOUNT_QUOTAS["CreateParticipant"].burst),
-            waiting=lambda: _waiting(instances),
+            seats=lambda: connects.seats,
+            waiting=lambda: connects.waiting,
             on_share=connects.share,
         )
         await stack.enter_async_context(replicas.joined())
@@ -109,6 +104,13 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             alive=replicas.alive,
             generations=config.waiting.generations,
         )
+        gates = Gates(
+            [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
+            {bot.name: bot.max_chats or inf for bot in config.bots},
+            instances.stir,
+            claims.over,
+        )
+        _watch(metrics, gates, config)
         pipeline = Pipeline(
             rules=parts.rules(config),
             claims=claims,
@@ -139,12 +141,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         for table in config.instances:
             await instances.of(table.arn)
         connects.serve()
-        yield App(service, metrics, progress, instances, gates)
-
-
-def _waiting(instances: Instances) -> int:
-    accounts = {instance.account: None for instance in instances}
-    return sum(len(account.rooms["CreateParticipant"]) for account in accounts)
+        yield App(service, metrics, progress, instances, gates, connects)
 
 
 async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:

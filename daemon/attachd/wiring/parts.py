@@ -36,6 +36,7 @@ def rules(config: s.Settings) -> Rules:
             bots=tuple(bots[name] for name in table.bot),
             priority=table.priority,
             patience=table.attach_within,
+            fallback=table.fallback,
         )
         for table in config.rules
     )
