@@ -22,7 +22,7 @@ from attachd.retry import Backoff, retrying
 
 # The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
 OFFER_MARGIN_SECONDS: Final = 2.0
-#: What the fallback has at least, of the same window.
+#: What the fallback has of the same window, or half of what is left of it.
 FALLBACK_SECONDS: Final = 5.0
 _BACKOFF: Final = Backoff(first=0.2, cap=2.0)
 
@@ -56,8 +56,9 @@ class Offers:
         """
         runtime, fallback = handoff.bot.runtime, chat.choice.fallback
         until = self._until(chat, handoff)
+        kept = min(FALLBACK_SECONDS, (until - anyio.current_time()) / 2) if fallback else 0.0
         try:
-            await self._offer(chat, handoff, runtime, until - FALLBACK_SECONDS if fallback else until)
+            await self._offer(chat, handoff, runtime, until - kept)
         except (Transient, Permanent) as error:
             refusal = error
         else:
@@ -73,11 +74,10 @@ class Offers:
             )
             try:
                 await self._offer(chat, handoff, fallback, until)
-            except (Transient, Permanent) as error:
-                refusal = refusal if isinstance(refusal, Permanent) else error
+            except (Transient, Permanent):
+                chat.claim.check()  # what its bot's own runtime said decides
             else:
                 return fallback
-            chat.claim.check()
         raise self._verdict(chat, handoff, refusal) from None
 
     def _until(self, chat: Chat, handoff: Handoff) -> float:
