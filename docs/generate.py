@@ -65,19 +65,31 @@ def _type(field: FieldInfo) -> str:
 
 def _named(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        kind, *marks = typing.get_args(annotation)
+        return "duration" if any("_seconds" in repr(mark) for mark in marks) else _named(kind)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     if origin in {typing.Union, types.UnionType}:
         return " or ".join(_named(a) for a in typing.get_args(annotation) if a is not type(None))
     if origin is tuple:
         return f"a list of {_named(typing.get_args(annotation)[0])}"
-    names = {"str": "text", "int": "whole number", "float": "number", "Path": "path", "SecretRef": "a secret"}
+    names = {
+        "str": "text",
+        "int": "whole number",
+        "float": "number",
+        "Path": "path",
+        "SecretRef": "a secret",
+        "bool": "true or false",
+    }
     return names.get(getattr(annotation, "__name__", ""), "table")
 
 
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
     return "–" if field.default is None or isinstance(field.default, BaseModel) else f"`{field.default}`"
 
 

@@ -82,6 +82,8 @@ def run(
     ] = None,
 ) -> None:
     """Serve until SIGTERM, then drain."""
+    if shadow and dry_run is not None:
+        raise typer.BadParameter("--shadow rehearses with the queue, --dry-run with a file: give one of them")
     rehearsal = wiring.Rehearsal(_events(dry_run)) if shadow or dry_run is not None else None
     with _configuration_errors():
         loaded = settings.load(config)
@@ -163,7 +165,7 @@ def _printable(foreign: str) -> str:
 
 def _chosen(rules: Rules, event: ContactEvent) -> tuple[str | None, str | None, str]:
     """The bot, the rule and the reason; neither of the first two where there is no bot."""
-    if effect(event.contact.channel, event.type) is not Effect.OPENS:
+    if effect(event.contact, event.type) is not Effect.OPENS:
         return (
             None,
             None,

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
-from attachd.model import Outcome
+from attachd.model import Contact, Outcome
 
 # Connect drops a custom participant that has not connected 15 s after CreateParticipant (admin guide, "Customize
 # chat flow experiences by integrating custom participants"). When that was we know from both sides only: no sooner
@@ -61,9 +61,11 @@ EFFECTS: Final = {"CHAT": _CHAT, "VOICE": _VOICE}
 EVENT_TYPES: Final = frozenset(_CHAT) | {"CONTACT_DATA_UPDATED", "PAUSED", "RESUMED", "AMD_DISABLED"}
 
 
-def effect(channel: str, event_type: str) -> Effect:
-    """What an event of this type does to a contact of this channel."""
-    return EFFECTS.get(channel, {}).get(event_type, Effect.NOTHING)
+def effect(contact: Contact, event_type: str) -> Effect:
+    """What an event of this type does to this contact: of calls, only a WebRTC one can have a bot at all."""
+    if contact.channel == "VOICE" and contact.initiation_method != "WEBRTC_API":
+        return Effect.NOTHING
+    return EFFECTS.get(contact.channel, {}).get(event_type, Effect.NOTHING)
 
 
 #: What becomes of a contact that was waiting for a bot.

@@ -100,7 +100,7 @@ class Pipeline:
         event = decode(delivery.body, received_at=self._now(), max_bytes=self._max_body_bytes)
         contact, since = event.contact, event.time
         trail.note(contact=contact.id, event_type=event.type)
-        what = effect(contact.channel, event.type)
+        what = effect(contact, event.type)
         if what is not Effect.OPENS:
             return await self._note(contact, what, event.type)
 

@@ -149,6 +149,12 @@ def test_explain_says_which_bot_by_which_rule_or_why_none(
     assert "not_json" in garbage.stderr
 
 
+def test_a_rehearsal_is_of_the_queue_or_of_a_file(tmp_path: Path) -> None:
+    done = attachd("run", "--config", configured(tmp_path), "--shadow", "--dry-run", "-", stdin=b"")
+    assert done.returncode == 2
+    assert "give one of them" in done.stderr
+
+
 def test_a_dry_run_decides_and_logs_for_each_event_of_a_file_and_calls_nobody(
     tmp_path: Path, contact_event: Callable[..., bytes]
 ) -> None:
@@ -187,7 +193,7 @@ def test_text_of_an_event_or_a_rule_does_not_steer_the_terminal(
     tmp_path: Path, contact_event: Callable[..., bytes]
 ) -> None:
     config = configured(tmp_path, GOOD.replace("German chats", "chats [/] x"))
-    event = contact_event("c\u001b[2J", tags={"language": "[/red] hi"})
+    event = contact_event("c-1", tags={"language": "\u001b[2J[/red] hi"})
     done = attachd("explain", "-", "--config", config, stdin=event)
     assert (done.returncode, done.stderr) == (1, "")
     assert "chats [/] x" in done.stdout

@@ -675,7 +675,12 @@ async def test_a_webrtc_call_gets_its_participant_once_its_agent_is_there_and_on
         assert await carry("call", "CONNECTED_TO_AGENT") is Outcome.ATTACHED
         following = {"initialContactId": "call", "previousContactId": "call"}
         assert await carry("joined", "CONNECTED_TO_AGENT", **following) is Outcome.NO_BOT
-        assert await carry("phone", "CONNECTED_TO_AGENT", initiationMethod="INBOUND") is Outcome.NO_BOT
+        for event_type in (
+            "CONNECTED_TO_AGENT",
+            "DISCONNECTED",
+        ):  # a telephone's: the journal has no part in it
+            assert await carry("phone", event_type, initiationMethod="INBOUND") is Outcome.IGNORED
+        assert await line.journal.get("phone") is None
     assert [(r.contact_id, r.role, dict(r.capabilities)) for r in connect.requests] == [
         ("call", "CUSTOMER", {"Video": "SEND"})
     ]

@@ -156,7 +156,7 @@ class Bot(Table):
     name: Name = Field(description="what rules call it")
     display_name: str = Field(min_length=1, max_length=256, description="what the customer sees")
     runtime: Name = Field(description="one of [runtimes.…]")
-    max_chats: int | None = Field(None, ge=1, description="open chats at once, of this process")
+    max_chats: int | None = Field(None, ge=1, description="open chats at once, for each attachd")
     role: Literal["CUSTOM_BOT", "CUSTOMER"] = Field(
         "CUSTOM_BOT", description="ParticipantRole: CUSTOM_BOT for chats, CUSTOMER for WebRTC calls"
     )

@@ -6,7 +6,7 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -122,7 +122,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             leave_when_queued=config.waiting.leave_when_queued,
         )
         events = rehearsal.events if rehearsal is not None else None
-        source = events or parts.source(config.source, session, dice)
+        source = events or parts.source(config.source, session, dice, shadow=shadow)
         service = Service(
             sources=[source],
             pipeline=pipeline,
@@ -179,11 +179,16 @@ async def run(
         structlog.contextvars.bind_contextvars(rehearsal=True)
     async with assembled(config, rehearsal) as app:
         service = app.service
-        serving = health.serving(
-            config.health.listen,
-            stalled=app.progress.stalled,
-            trouble=lambda: app.trouble,
-            metrics=app.metrics,
+        of_a_file = rehearsal is not None and rehearsal.events is not None
+        serving = (
+            nullcontext("none: a dry run ends by itself")
+            if of_a_file
+            else health.serving(
+                config.health.listen,
+                stalled=app.progress.stalled,
+                trouble=lambda: app.trouble,
+                metrics=app.metrics,
+            )
         )
         async with serving as address, anyio.create_task_group() as beside:
             await beside.start(_obey_signals, service, notifier, config.service.drain)

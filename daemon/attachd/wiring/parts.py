@@ -108,12 +108,12 @@ async def create_journal(config: s.Settings) -> list[str]:
     return [f"[journal] type {config.journal.type!r} needs nothing made"]
 
 
-def source(table: s.SqsSource, session: AioSession, dice: random.Random) -> Source:
-    """A source."""
+def source(table: s.SqsSource, session: AioSession, dice: random.Random, *, shadow: bool = False) -> Source:
+    """A source. In a rehearsal nothing is quarantined: it has a queue of its own, to throw away."""
     return SqsSource(
         session,
         table.queue_url,
-        quarantine_url=table.quarantine_url,
+        quarantine_url=None if shadow else table.quarantine_url,
         poll_seconds=round(table.poll),
         visibility_seconds=round(table.visibility),
         now=time.time,
