@@ -16,7 +16,8 @@ from attachd.metrics import Metrics
 from attachd.model import Outcome
 
 TABLES: dict[str, type[BaseModel]] = {
-    "[source]": settings.SqsSource,
+    '[source] type = "sqs"': settings.SqsSource,
+    '[source] type = "kinesis"': settings.KinesisSource,
     '[journal] type = "sqlite"': settings.SqliteJournal,
     '[journal] type = "dynamodb"': settings.DynamoJournal,
     '[journal] type = "memory"': settings.MemoryJournal,
@@ -71,7 +72,14 @@ def _named(annotation: Any) -> str:
         return " or ".join(_named(a) for a in typing.get_args(annotation) if a is not type(None))
     if origin is tuple:
         return f"a list of {_named(typing.get_args(annotation)[0])}"
-    names = {"str": "text", "int": "whole number", "float": "number", "Path": "path", "SecretRef": "a secret"}
+    names = {
+        "str": "text",
+        "bool": "true or false",
+        "int": "whole number",
+        "float": "number",
+        "Path": "path",
+        "SecretRef": "a secret",
+    }
     return names.get(getattr(annotation, "__name__", ""), "table")
 
 

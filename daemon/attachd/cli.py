@@ -45,6 +45,8 @@ DEFAULT_CONFIG: Final = Path("/etc/attachd/attachd.toml")
 app.command()(simulate)
 journal = typer.Typer(help="The journal's table.", no_args_is_help=True)
 app.add_typer(journal, name="journal")
+leases = typer.Typer(help="The lease table of a Kinesis source.", no_args_is_help=True)
+app.add_typer(leases, name="leases")
 
 
 def main() -> None:
@@ -181,6 +183,14 @@ def journal_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Make the journal's DynamoDB table, on-demand and with TTL, where it is missing. Safe to repeat."""
     with _configuration_errors():
         for sentence in anyio.run(wiring.create_journal, settings.load(config)):
+            typer.echo(sentence)
+
+
+@leases.command("create")
+def leases_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Make the DynamoDB table for the leases of a Kinesis source, on-demand, where it is missing. Safe to repeat."""
+    with _configuration_errors():
+        for sentence in anyio.run(wiring.create_leases, settings.load(config)):
             typer.echo(sentence)
 
 

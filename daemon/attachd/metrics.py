@@ -32,6 +32,15 @@ class Metrics:
         self.receive_errors = Counter(
             "attachd_receive_errors", "Polls that failed", ["source", "reason"], registry=r
         )
+        self.stream_behind = Gauge(
+            "attachd_stream_behind_seconds",
+            "Between the newest record and the last one read, on the shard that is furthest behind",
+            ["source"],
+            registry=r,
+        )
+        self.stream_shards = Gauge(
+            "attachd_stream_shards", "Shards that this process holds the leases of", ["source"], registry=r
+        )
         self.waiting = Gauge(
             "attachd_waiting", "Contacts waiting for a token or a runtime", ["account", "region"], registry=r
         )

@@ -230,15 +230,17 @@ class Service:
             release_seconds=self._limits.release_seconds * 2 ** min(delivery.attempt - 1, _MAX_DOUBLINGS),
         )
         unsettled: str | None = f"no answer in {_SETTLE_SECONDS:.0f} s"
+        theirs = False
         with anyio.move_on_after(_SETTLE_SECONDS, shield=True):
             try:
                 await source.settle(delivery, disposition)
                 unsettled = None
             except Transient as error:
-                unsettled = str(error)
+                unsettled, theirs = str(error), error.reason == "not_ours"
         self._unsettled.pop(source.name, None)
         if unsettled is not None:
-            self._unsettled[source.name] = unsettled
+            if not theirs:  # that another has it now is no trouble of ours
+                self._unsettled[source.name] = unsettled
             self._metrics.unsettled.labels(source.name).inc()
             log.warning(
                 "delivery.not_settled",

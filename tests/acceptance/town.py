@@ -104,6 +104,8 @@ class Town:
             aws.credentials()
             | self.embedded.environment
             | {
+                "AWS_ENDPOINT_URL_KINESIS": self.embedded.url,
+                "AWS_ENDPOINT_URL_DYNAMODB": self.embedded.url,
                 "AWS_ENDPOINT_URL_CONNECT": self.simulator.url,
                 "AWS_ENDPOINT_URL_CONNECTPARTICIPANT": self.simulator.url,
                 "BOT_KEY": SECRET,

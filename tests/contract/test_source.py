@@ -1,4 +1,4 @@
-"""What every source keeps of its port's word: in memory, and SQS over real sockets."""
+"""What every source keeps of its port's word: in memory, and SQS and Kinesis over real sockets."""
 
 import random
 import time
@@ -12,11 +12,18 @@ import pytest
 from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from attachd import ports
 from attachd.errors import Transient
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Source
+from attachd.progress import Progress
+from attachd.sources.kinesis.dynamodb import DynamoLeases
+from attachd.sources.kinesis.source import KinesisSource
+from attachd.sources.kinesis.stream import KinesisStream
+from attachd.sources.kinesis.timing import Timing
 from attachd.sources.sqs import SqsSource
-from attachd.testing import MemorySource
+from attachd.streams import Edge, Lease
+from attachd.testing import MemoryLeases, MemorySource, MemoryStream
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 POLL_SECONDS = 1
@@ -24,7 +31,13 @@ VISIBILITY_SECONDS = 2
 
 
 class Queue(Protocol):
-    """A queue, and the hands that are not ours."""
+    """A queue, or a stream, and the hands that are not ours.
+
+    Attributes:
+        remembers: whether attempts and releases are known to whoever comes next; a stream knows a checkpoint alone.
+    """
+
+    remembers: bool
 
     def consumer(self) -> Source:
         """One more source on the queue."""
@@ -46,6 +59,8 @@ class Queue(Protocol):
 
 
 class InMemory:
+    remembers = True
+
     def __init__(self) -> None:
         self.source = MemorySource(poll_seconds=POLL_SECONDS)
 
@@ -67,6 +82,8 @@ class InMemory:
 
 
 class OnSqs:
+    remembers = True
+
     def __init__(self, client: Any, url: str, quarantine_url: str) -> None:
         self._client = client
         self._url = url
@@ -112,6 +129,101 @@ class OnSqs:
         ]
 
 
+class Aside:
+    """A quarantine in memory."""
+
+    def __init__(self) -> None:
+        self.bodies: list[tuple[bytes, str]] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        yield
+
+    async def put(self, body: bytes, message_id: str, reason: str) -> None:
+        assert message_id
+        self.bodies.append((body, reason))
+
+
+class StreamInMemory:
+    """A stream of one shard. What it has left is what its lease's checkpoint, which follows soon, is not past."""
+
+    remembers = False
+
+    def __init__(self) -> None:
+        self.aside = Aside()
+        self._stream = MemoryStream(pace_seconds=0.25)
+        self._leases = MemoryLeases()
+
+    def consumer(self) -> Source:
+        return self.made(self._stream, self._leases)
+
+    def made(self, stream: ports.Stream, leases: ports.Leases) -> Source:
+        return KinesisSource(
+            stream,
+            leases,
+            aside=self.aside,
+            owner=str(uuid.uuid4()),
+            start=Edge.TRIM_HORIZON,
+            timing=Timing(poll=POLL_SECONDS, checkpoint=0.05),
+            progress=Progress(anyio.current_time),
+            now=time.time,
+            dice=random.Random(1),
+        )
+
+    async def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            self._stream.put(body)
+
+    async def invisible(self) -> int:
+        return 0  # no record of a stream ever is
+
+    async def left(self) -> int:
+        await anyio.sleep(0.3)
+        (lease,) = await self.leases()
+        return sum(lease.position is None or n > lease.position.sequence for n in await self.sequences())
+
+    async def leases(self) -> Sequence[Lease]:
+        return await self._leases.all()
+
+    async def sequences(self) -> list[int]:
+        return list(range(1, self._stream._sequence + 1))
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        return self.aside.bodies
+
+
+class OnKinesis(StreamInMemory):
+    """Over real sockets, with the leases in DynamoDB."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        super().__init__()
+        self._client = client
+        self._name = name
+        self._table = DynamoLeases(SESSION, name, user_agent="attachd/test")
+
+    def consumer(self) -> Source:
+        stream = KinesisStream(
+            SESSION, self._name, pace_seconds=0.25, now=time.time, user_agent="attachd/test"
+        )
+        return self.made(stream, DynamoLeases(SESSION, self._name, user_agent="attachd/test"))
+
+    async def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            await self._client.put_record(StreamName=self._name, Data=body, PartitionKey="key")
+
+    async def leases(self) -> Sequence[Lease]:
+        async with self._table.open():
+            return await self._table.all()
+
+    async def sequences(self) -> list[int]:
+        shards = await self._client.list_shards(StreamName=self._name)
+        iterator = await self._client.get_shard_iterator(
+            StreamName=self._name, ShardId=shards["Shards"][0]["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )
+        answer = await self._client.get_records(ShardIterator=iterator["ShardIterator"])
+        return [int(record["SequenceNumber"]) for record in answer["Records"]]
+
+
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -121,19 +233,46 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", pytest.param("sqs", marks=pytest.mark.real_time)])
+@pytest.fixture(
+    params=[
+        "memory",
+        "stream in memory",
+        pytest.param("sqs", marks=pytest.mark.real_time),
+        pytest.param("kinesis", marks=pytest.mark.real_time),
+    ]
+)
 async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Queue]:
     if request.param == "memory":
         yield InMemory()
+        return
+    if request.param == "stream in memory":
+        yield StreamInMemory()
         return
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("moto"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    if request.param == "kinesis":
+        async with kinesis(f"contact-events-{uuid.uuid4()}") as made:
+            yield made
+        return
     async with SESSION.create_client("sqs") as client:
         names = [f"{kind}-{uuid.uuid4()}" for kind in ("contact-events", "quarantine")]
         urls = [(await client.create_queue(QueueName=name))["QueueUrl"] for name in names]
         yield OnSqs(client, *urls)
+
+
+@asynccontextmanager
+async def kinesis(name: str) -> AsyncIterator[Queue]:
+    async with SESSION.create_client("kinesis") as client, SESSION.create_client("dynamodb") as tables:
+        await client.create_stream(StreamName=name, ShardCount=1)
+        await tables.create_table(
+            TableName=name,
+            AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield OnKinesis(client, name)
 
 
 @asynccontextmanager
@@ -269,13 +408,16 @@ async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Q
         await source.settle(again[0], Acknowledge())
 
 
-async def test_a_release_for_later_stays_away_after_the_source_has_been_left(queue: Queue) -> None:
+async def test_a_release_for_later_stays_away_after_the_source_has_been_left_where_that_is_remembered(
+    queue: Queue,
+) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
         await source.settle(delivery, Release(30.0))
     async with consuming(queue) as (source,):
-        assert list(await source.receive(10)) == []
+        again = list(await source.receive(10))
+        assert [delivery.body for delivery in again] == ([] if queue.remembers else [b"{}"])
 
 
 async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes_again(queue: Queue) -> None:
@@ -340,7 +482,7 @@ async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(q
         with anyio.fail_after(VISIBILITY_SECONDS + 3):
             while not (again := await source.receive(10)):
                 pass
-        assert again[0].attempt == 2
+        assert again[0].attempt == (2 if queue.remembers else 1)
         await source.settle(again[0], Acknowledge())
 
 

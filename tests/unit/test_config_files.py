@@ -104,6 +104,26 @@ def test_no_resource_in_the_policy_is_wider_than_the_contacts_of_one_instance(ho
             assert arn != "*"
 
 
+def test_the_policy_for_a_stream_allows_every_call_that_its_code_makes_and_nothing_else() -> None:
+    room = ROOT / "daemon" / "attachd" / "sources" / "kinesis"
+    services = {"stream": "kinesis", "dynamodb": "dynamodb", "quarantine": "sqs"}
+    called = {
+        f"{service}:{re.sub('_', '', operation.title())}"
+        for module, service in services.items()
+        for operation in re.findall(
+            r"self\._(?:client|pushed)\.([a-z_]+)", (room / f"{module}.py").read_text()
+        )
+    }
+    # DescribeStream is for endpoints that do not know ListShards; AWS does.
+    called -= {"kinesis:DescribeStream"}
+    statements = plain("iam-policy-kinesis.json")["Statement"]
+    allowed = {action for statement in statements for action in statement["Action"]}
+    assert allowed == called | {"connect:CreateParticipant"}
+    for statement in statements:
+        for arn in statement["Resource"]:
+            assert "*" not in arn.removesuffix("/contact/*").removesuffix("/consumer/APPLICATION:*")
+
+
 def test_the_policy_in_the_template_is_the_policy_in_its_file() -> None:
     arns = {
         "arn:aws:sqs:REGION:ACCOUNT_ID:CONTACT_EVENTS_QUEUE": {"Fn::GetAtt": "ContactEvents.Arn"},

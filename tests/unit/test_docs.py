@@ -59,7 +59,10 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     assert loaded.service == settings.Service()
     assert loaded.health == settings.Health()
     assert loaded.logging == settings.Logging()
-    bare = settings.SqsSource(queue_url=loaded.source.queue_url, quarantine_url=loaded.source.quarantine_url)
+    assert isinstance(loaded.source, settings.SqsSource)
+    bare = settings.SqsSource(
+        type="sqs", queue_url=loaded.source.queue_url, quarantine_url=loaded.source.quarantine_url
+    )
     assert loaded.source == bare
     assert "\t" not in text
 
@@ -71,6 +74,19 @@ def test_no_rule_that_is_shipped_is_warned_of(path: Path) -> None:
     assert not lint(
         {name: when if isinstance(when, str) else json.dumps(when) for name, when in texts.items() if when},
         CONTACT_EVENT,
+    )
+
+
+def test_the_annotated_configuration_shows_a_stream_too_with_every_key_and_its_defaults() -> None:
+    text = (ROOT / "config" / "attachd.toml").read_text()
+    block = text[text.index("# [source]") : text.index("# ── what is known of contacts")]
+    table = tomllib.loads("\n".join(line.removeprefix("# ") for line in block.splitlines()))["source"]
+    shown = settings.KinesisSource(**table)
+    assert set(table) == set(settings.KinesisSource.model_fields)
+    kept = {key: table[key] for key in ("type", "stream", "quarantine_url", "leases_path")}
+    assert shown == settings.KinesisSource(**kept)
+    assert shown.file() == settings.KinesisSource(type="kinesis", stream="x").file(
+        {"STATE_DIRECTORY": "/var/lib/attachd"}
     )
 
 

@@ -291,6 +291,20 @@ async def test_a_source_that_cannot_be_settled_with_makes_the_service_unready(co
         ]
 
 
+async def test_a_delivery_that_is_anothers_by_now_is_counted_and_no_trouble_of_ours(
+    contact_event: Build,
+) -> None:
+    world = World()
+    source = UnsettlingSource()
+    source.error = Transient("not_ours", "the shard is another's by now")
+    source.add(contact_event("c-1"))
+    world.service = world.rebuilt(source)
+    async with world.serving():
+        await anyio.sleep(1)
+        assert world.service.trouble == []
+    assert world.metrics.unsettled.labels("memory")._value.get() == 1
+
+
 async def test_a_delivery_that_fails_again_and_again_stays_away_longer_and_longer(
     contact_event: Build,
 ) -> None:

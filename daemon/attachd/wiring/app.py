@@ -30,6 +30,7 @@ from attachd.shadow import ShadowRuntime
 from attachd.sources.file import FileSource
 from attachd.wiring import parts
 from attachd.wiring.connects import Connects
+from attachd.wiring.sources import Sources
 
 log = structlog.get_logger(__name__)
 
@@ -87,12 +88,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         instances = Instances(
             connects.instance, partial(progress.reporter, within_seconds=config.service.stall)
         )
-        gates = Gates(
-            [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
-            {bot.name: bot.max_chats or inf for bot in config.bots},
-            instances.stir,
-        )
-        _watch(metrics, gates, config)
+        gates = await _gates(config, stack, instances, metrics, shadow=shadow)
         owner = uuid.uuid4().hex
         replicas = Replicas(
             journal,
@@ -109,21 +105,19 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             alive=replicas.alive,
             generations=config.waiting.generations,
         )
-        pipeline = Pipeline(
-            rules=parts.rules(config),
-            claims=claims,
-            instances=instances,
-            gates=gates,
-            metrics=metrics,
-            now=time.time,
-            dice=dice,
-            leave_when_queued=config.waiting.leave_when_queued,
-        )
-        events = rehearsal.events if rehearsal is not None else None
-        source = events or parts.source(config.source, session, dice)
+        sources = Sources(session, dice, progress, metrics, config.service.stall)
         service = Service(
-            sources=[source],
-            pipeline=pipeline,
+            sources=[(rehearsal and rehearsal.events) or sources.source(config.source)],
+            pipeline=Pipeline(
+                rules=parts.rules(config),
+                claims=claims,
+                instances=instances,
+                gates=gates,
+                metrics=metrics,
+                now=time.time,
+                dice=dice,
+                leave_when_queued=config.waiting.leave_when_queued,
+            ),
             background={
                 "instances": instances.run,
                 "runtimes": gates.run,
@@ -147,17 +141,25 @@ def _waiting(instances: Instances) -> int:
     return sum(len(account.rooms["CreateParticipant"]) for account in accounts)
 
 
-async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:
-    runtime = ShadowRuntime() if shadow else parts.runtime(table)
-    await stack.enter_async_context(runtime.open())
-    return RuntimeGate(name, runtime, table.max_handoffs)
-
-
-def _watch(metrics: Metrics, gates: Gates, config: s.Settings) -> None:
+async def _gates(
+    config: s.Settings, stack: AsyncExitStack, instances: Instances, metrics: Metrics, *, shadow: bool
+) -> Gates:
+    gates = Gates(
+        [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
+        {bot.name: bot.max_chats or inf for bot in config.bots},
+        instances.stir,
+    )
     for name, gate in gates.runtimes.items():
         metrics.circuits.labels("runtime", name).set_function(partial(_open, gate))
     for bot in config.bots:
         metrics.open_chats.labels(bot.name).set_function(partial(gates.open_chats, bot.name))
+    return gates
+
+
+async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:
+    runtime = ShadowRuntime() if shadow else parts.runtime(table)
+    await stack.enter_async_context(runtime.open())
+    return RuntimeGate(name, runtime, table.max_handoffs)
 
 
 def _open(gate: RuntimeGate) -> bool:

@@ -1,7 +1,6 @@
 """One thing from one table of the configuration each. Nothing is opened here."""
 
 import os
-import random
 import time
 from importlib.metadata import version
 from typing import Final
@@ -16,12 +15,11 @@ from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.model import Bot, Recipe, Secret
 from attachd.patterns import compile_pattern
-from attachd.ports import Journal, Source
+from attachd.ports import Journal
 from attachd.rules import Rule, Rules
 from attachd.runtimes.python import PythonRuntime, load
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
-from attachd.sources.sqs import SqsSource
 
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
@@ -105,20 +103,6 @@ async def create_journal(config: s.Settings) -> list[str]:
     if isinstance(made, DynamoJournal):
         return await made.create()
     return [f"[journal] type {config.journal.type!r} needs nothing made"]
-
-
-def source(table: s.SqsSource, session: AioSession, dice: random.Random) -> Source:
-    """A source."""
-    return SqsSource(
-        session,
-        table.queue_url,
-        quarantine_url=table.quarantine_url,
-        poll_seconds=round(table.poll),
-        visibility_seconds=round(table.visibility),
-        now=time.time,
-        dice=dice,
-        user_agent=USER_AGENT,
-    )
 
 
 def limits(table: s.Service) -> Limits:
