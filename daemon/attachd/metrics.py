@@ -29,8 +29,20 @@ class Metrics:
             ["source"],
             registry=r,
         )
+        self.entry_failures = Counter(
+            "attachd_batch_entry_failures",
+            "Entries that SQS refused of a batch; each is tried again",
+            ["source", "call", "reason"],
+            registry=r,
+        )
         self.receive_errors = Counter(
             "attachd_receive_errors", "Polls that failed", ["source", "reason"], registry=r
+        )
+        self.source_up = Gauge(
+            "attachd_source_up",
+            "1 while the source's last poll succeeded and it lets us settle",
+            ["source"],
+            registry=r,
         )
         self.stream_behind = Gauge(
             "attachd_stream_behind_seconds",

@@ -29,9 +29,14 @@ class Source(Protocol):
     ``receive`` and ``settle`` are called only while ``open()`` is entered. Everything received and not yet
     settled stays ours: the source keeps it from other consumers (visibility timeout, lease) until it is
     settled, through the drain as well.
+
+    Attributes:
+        name: what logs and metrics call it; no other source's.
+        polls: how many ``receive`` may be under way at once.
     """
 
     name: str
+    polls: int
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Connect, check that the source is there, keep what is in hand until it is left.

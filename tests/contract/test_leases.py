@@ -38,6 +38,10 @@ FULL = Lease(
 )
 
 
+def sessions() -> Any:
+    return SESSION
+
+
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -64,7 +68,7 @@ async def made(name: str) -> DynamoLeases:
             KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
             BillingMode="PAY_PER_REQUEST",
         )
-    return DynamoLeases(SESSION, name, user_agent="attachd/test")
+    return DynamoLeases(sessions, name, user_agent="attachd/test")
 
 
 @pytest.fixture(
@@ -307,7 +311,7 @@ async def test_items_that_are_no_leases_of_one_stream_are_left_alone() -> None:
 @pytest.mark.usefixtures("aws")
 async def test_a_table_that_is_not_there_is_made_by_its_command_alone_and_once() -> None:
     name = f"application-{uuid.uuid4()}"
-    leases = DynamoLeases(SESSION, name, user_agent="attachd/test")
+    leases = DynamoLeases(sessions, name, user_agent="attachd/test")
     with pytest.raises(Misconfigured, match="`attachd leases create` makes it"):
         async with leases.open():
             pass
@@ -328,7 +332,7 @@ async def test_a_table_with_another_key_is_refused() -> None:
             KeySchema=[{"AttributeName": "id", "KeyType": "HASH"}],
             BillingMode="PAY_PER_REQUEST",
         )
-    leases = DynamoLeases(SESSION, name, user_agent="attachd/test")
+    leases = DynamoLeases(sessions, name, user_agent="attachd/test")
     with pytest.raises(Misconfigured, match="leases need a table of their own"):
         await leases.create()
     with pytest.raises(Misconfigured, match="leases need a table of their own"):
@@ -340,7 +344,7 @@ async def test_a_table_with_another_key_is_refused() -> None:
 @pytest.mark.usefixtures("aws")
 async def test_a_table_that_does_not_answer_is_a_passing_trouble(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL_DYNAMODB", "http://127.0.0.1:9")
-    leases = DynamoLeases(SESSION, "application", user_agent="attachd/test")
+    leases = DynamoLeases(sessions, "application", user_agent="attachd/test")
     async with leases.open():
         with pytest.raises(Transient):
             await leases.all()

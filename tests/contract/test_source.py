@@ -14,6 +14,7 @@ from moto.server import ThreadedMotoServer
 
 from attachd import ports
 from attachd.errors import Transient
+from attachd.metrics import Metrics
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Source
 from attachd.progress import Progress
@@ -21,7 +22,8 @@ from attachd.sources.kinesis.dynamodb import DynamoLeases
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.stream import KinesisStream
 from attachd.sources.kinesis.timing import Timing
-from attachd.sources.sqs import SqsSource
+from attachd.sources.quarantine import SqsQuarantine
+from attachd.sources.sqs import Queue, SqsSource
 from attachd.streams import Edge, Lease
 from attachd.testing import MemoryLeases, MemorySource, MemoryStream
 
@@ -30,7 +32,11 @@ POLL_SECONDS = 1
 VISIBILITY_SECONDS = 2
 
 
-class Queue(Protocol):
+def sessions() -> Any:
+    return SESSION
+
+
+class Feed(Protocol):
     """A queue, or a stream, and the hands that are not ours.
 
     Attributes:
@@ -91,11 +97,14 @@ class OnSqs:
 
     def consumer(self) -> Source:
         return SqsSource(
-            SESSION,
-            self._url,
-            quarantine_url=self._quarantine_url,
-            poll_seconds=POLL_SECONDS,
-            visibility_seconds=VISIBILITY_SECONDS,
+            sessions,
+            Queue(self._url, "contact-events", 1, POLL_SECONDS, VISIBILITY_SECONDS),
+            aside=SqsQuarantine(
+                sessions, self._quarantine_url, dice=random.Random(1), user_agent="attachd/test"
+            ),
+            metrics=Metrics(),
+            progress=Progress(anyio.current_time),
+            stall_seconds=60,
             now=time.time,
             dice=random.Random(1),
             user_agent="attachd/test",
@@ -139,9 +148,10 @@ class Aside:
     async def open(self) -> AsyncIterator[None]:
         yield
 
-    async def put(self, body: bytes, message_id: str, reason: str) -> None:
+    async def put(self, body: bytes, message_id: str, reason: str) -> bool:
         assert message_id
         self.bodies.append((body, reason))
+        return True
 
 
 class StreamInMemory:
@@ -199,13 +209,13 @@ class OnKinesis(StreamInMemory):
         super().__init__()
         self._client = client
         self._name = name
-        self._table = DynamoLeases(SESSION, name, user_agent="attachd/test")
+        self._table = DynamoLeases(sessions, name, user_agent="attachd/test")
 
     def consumer(self) -> Source:
         stream = KinesisStream(
-            SESSION, self._name, pace_seconds=0.25, now=time.time, user_agent="attachd/test"
+            sessions, self._name, pace_seconds=0.25, now=time.time, user_agent="attachd/test"
         )
-        return self.made(stream, DynamoLeases(SESSION, self._name, user_agent="attachd/test"))
+        return self.made(stream, DynamoLeases(sessions, self._name, user_agent="attachd/test"))
 
     async def add(self, *bodies: bytes) -> None:
         for body in bodies:
@@ -241,7 +251,7 @@ def moto() -> Iterator[str]:
         pytest.param("kinesis", marks=pytest.mark.real_time),
     ]
 )
-async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Queue]:
+async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
     if request.param == "memory":
         yield InMemory()
         return
@@ -263,7 +273,7 @@ async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
 
 
 @asynccontextmanager
-async def kinesis(name: str) -> AsyncIterator[Queue]:
+async def kinesis(name: str) -> AsyncIterator[Feed]:
     async with SESSION.create_client("kinesis") as client, SESSION.create_client("dynamodb") as tables:
         await client.create_stream(StreamName=name, ShardCount=1)
         await tables.create_table(
@@ -276,7 +286,7 @@ async def kinesis(name: str) -> AsyncIterator[Queue]:
 
 
 @asynccontextmanager
-async def consuming(queue: Queue, count: int = 1) -> AsyncIterator[list[Source]]:
+async def consuming(queue: Feed, count: int = 1) -> AsyncIterator[list[Source]]:
     """So many consumers, open. Not a fixture: a source holds a task group, which one task must enter and leave."""
     with anyio.fail_after(60):
         async with AsyncExitStack() as stack:
@@ -303,7 +313,7 @@ async def settle_all(source: Source, deliveries: Sequence[Delivery], disposition
 # ── receive ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Queue) -> None:
+async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Feed) -> None:
     body = '{"detail": "Grüße 🙂",\n\t"n": 1e400}  '.encode()
     await queue.add(body)
     async with consuming(queue) as (source,):
@@ -313,7 +323,7 @@ async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(q
         await source.settle(delivery, Acknowledge())
 
 
-async def test_a_handle_is_never_shown(queue: Queue) -> None:
+async def test_a_handle_is_never_shown(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -322,7 +332,7 @@ async def test_a_handle_is_never_shown(queue: Queue) -> None:
 
 
 async def test_receiving_brings_no_more_than_was_asked_for_and_in_the_end_everything_once(
-    queue: Queue,
+    queue: Feed,
 ) -> None:
     await queue.add(*(b"%d" % n for n in range(5)))
     received: list[Delivery] = []
@@ -335,7 +345,7 @@ async def test_receiving_brings_no_more_than_was_asked_for_and_in_the_end_everyt
         await settle_all(source, received, Acknowledge())
 
 
-async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Queue) -> None:
+async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Feed) -> None:
     await queue.add(*(b"%d" % n for n in range(12)))
     async with consuming(queue) as (source,):
         received = list(await source.receive(1000))
@@ -344,14 +354,14 @@ async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Queue) 
         await settle_all(source, received, Acknowledge())
 
 
-async def test_an_empty_queue_is_told_after_the_poll(queue: Queue) -> None:
+async def test_an_empty_queue_is_told_after_the_poll(queue: Feed) -> None:
     async with consuming(queue) as (source,):
         started = anyio.current_time()
         assert list(await source.receive(10)) == []
         assert POLL_SECONDS - 0.2 <= anyio.current_time() - started < POLL_SECONDS + 1.5
 
 
-async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Queue) -> None:
+async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Feed) -> None:
     async with consuming(queue) as (source,), anyio.create_task_group() as tasks:
 
         async def add_later() -> None:
@@ -367,7 +377,7 @@ async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Queue) -> N
 # ── settle ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_is_acknowledged_never_comes_again(queue: Queue) -> None:
+async def test_what_is_acknowledged_never_comes_again(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -377,7 +387,7 @@ async def test_what_is_acknowledged_never_comes_again(queue: Queue) -> None:
         assert list(await source.receive(10)) == []
 
 
-async def test_many_are_acknowledged_at_once(queue: Queue) -> None:
+async def test_many_are_acknowledged_at_once(queue: Feed) -> None:
     await queue.add(*(b"%d" % n for n in range(25)))
     async with consuming(queue) as (source,):
         received = await receive_all(source, 25)
@@ -385,7 +395,7 @@ async def test_many_are_acknowledged_at_once(queue: Queue) -> None:
         assert await queue.left() == 0
 
 
-async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: Queue) -> None:
+async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         for attempt in (1, 2, 3):
@@ -395,7 +405,7 @@ async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: 
         assert await queue.invisible() == 0
 
 
-async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Queue) -> None:
+async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -409,7 +419,7 @@ async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Q
 
 
 async def test_a_release_for_later_stays_away_after_the_source_has_been_left_where_that_is_remembered(
-    queue: Queue,
+    queue: Feed,
 ) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
@@ -420,7 +430,7 @@ async def test_a_release_for_later_stays_away_after_the_source_has_been_left_whe
         assert [delivery.body for delivery in again] == ([] if queue.remembers else [b"{}"])
 
 
-async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes_again(queue: Queue) -> None:
+async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes_again(queue: Feed) -> None:
     body = '{"broken": "🙂'.encode()
     await queue.add(body)
     async with consuming(queue) as (source,):
@@ -430,7 +440,7 @@ async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes
         assert await queue.quarantined() == [(body, "not_json: the body ends too soon")]
 
 
-async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Queue) -> None:
+async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Feed) -> None:
     await queue.add(b"done", b"later", b"poison")
     async with consuming(queue) as (source,):
         received = {delivery.body: delivery for delivery in await receive_all(source, 3)}
@@ -444,7 +454,7 @@ async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Queue) -> Non
         assert await queue.left() == 0
 
 
-async def test_settling_twice_raises_nothing_foreign(queue: Queue) -> None:
+async def test_settling_twice_raises_nothing_foreign(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -462,7 +472,7 @@ async def test_settling_twice_raises_nothing_foreign(queue: Queue) -> None:
 
 
 async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_source_is_open(
-    queue: Queue,
+    queue: Feed,
 ) -> None:
     await queue.add(b"one", b"two")
     async with consuming(queue, 2) as (source, other):
@@ -474,7 +484,7 @@ async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_sourc
         assert await queue.left() == 0
 
 
-async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(queue: Queue) -> None:
+async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         await source.receive(10)
@@ -486,7 +496,7 @@ async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(q
         await source.settle(again[0], Acknowledge())
 
 
-async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue: Queue) -> None:
+async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue: Feed) -> None:
     await queue.add(*(b"%d" % n for n in range(12)))
     async with consuming(queue) as (source,):
         received = await receive_all(source, 12)
@@ -495,7 +505,7 @@ async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue:
     assert (await queue.left(), await queue.invisible()) == (6, 0)
 
 
-async def test_a_source_can_be_opened_again(queue: Queue) -> None:
+async def test_a_source_can_be_opened_again(queue: Feed) -> None:
     source = queue.consumer()
     for _ in range(2):
         await queue.add(b"{}")

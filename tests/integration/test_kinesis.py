@@ -16,16 +16,20 @@ from moto.server import ThreadedMotoServer
 from attachd.errors import Misconfigured, Transient
 from attachd.model import Acknowledge, Delivery, Quarantine
 from attachd.progress import Progress
-from attachd.sources.kinesis.quarantine import SqsQuarantine
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.stream import KinesisStream
 from attachd.sources.kinesis.timing import Timing
+from attachd.sources.quarantine import SqsQuarantine
 from attachd.streams import SHARD_END, Edge, Lease
 from attachd.testing import MemoryLeases
 from integration.kinesis_server import ARN, Scripted, refusing, saying, serving
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 FIRST = "shardId-000000000000"
+
+
+def sessions() -> Any:
+    return SESSION
 
 
 @pytest.fixture
@@ -45,7 +49,7 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
 
 def stream(name: str = "events", *, pace: float = 0.1, fan_out: str | None = None) -> KinesisStream:
     return KinesisStream(
-        SESSION,
+        sessions,
         name,
         pace_seconds=pace,
         fan_out=fan_out,
@@ -490,7 +494,7 @@ async def test_whatever_bytes_are_quarantined_come_out_of_the_queue_again(
     environment(monkeypatch, moto)
     async with SESSION.create_client("sqs") as queues:
         url = (await queues.create_queue(QueueName=f"quarantine-{uuid.uuid4()}"))["QueueUrl"]
-        aside = SqsQuarantine(SESSION, url, dice=random.Random(1), user_agent="attachd/test")
+        aside = SqsQuarantine(sessions, url, dice=random.Random(1), user_agent="attachd/test")
         async with aside.open():
             await aside.put(body, f"{FIRST}:1", "not_json: " + "x" * 300)
         answer = await queues.receive_message(QueueUrl=url, MessageAttributeNames=["All"])
@@ -511,7 +515,7 @@ async def test_a_body_that_the_queue_will_never_take_holds_up_no_shard(server: S
     server.put(server.grow(), b"too large")
     server.on("AmazonSQS.GetQueueAttributes", saying(b"{}"))
     server.on("AmazonSQS.SendMessage", refusing("ServiceUnavailable", 503), refusing("InvalidParameterValue"))
-    aside = SqsQuarantine(SESSION, f"{server.url}/1/q", dice=random.Random(1), user_agent="attachd/test")
+    aside = SqsQuarantine(sessions, f"{server.url}/1/q", dice=random.Random(1), user_agent="attachd/test")
     source = consumer(stream(), leases := MemoryLeases(), aside=aside)
     async with source.open():
         (delivery,) = await source.receive(10)
@@ -526,7 +530,7 @@ async def test_a_quarantine_that_does_not_exist_is_not_made(
     environment(monkeypatch, moto)
     url = f"{moto}/123456789012/never-made"
     with pytest.raises(Misconfigured, match="never-made"):
-        async with SqsQuarantine(SESSION, url, dice=random.Random(1), user_agent="attachd/test").open():
+        async with SqsQuarantine(sessions, url, dice=random.Random(1), user_agent="attachd/test").open():
             pass
 
 

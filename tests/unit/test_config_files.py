@@ -105,8 +105,8 @@ def test_no_resource_in_the_policy_is_wider_than_the_contacts_of_one_instance(ho
 
 
 def test_the_policy_for_a_stream_allows_every_call_that_its_code_makes_and_nothing_else() -> None:
-    room = ROOT / "daemon" / "attachd" / "sources" / "kinesis"
-    services = {"stream": "kinesis", "dynamodb": "dynamodb", "quarantine": "sqs"}
+    room = ROOT / "daemon" / "attachd" / "sources"
+    services = {"kinesis/stream": "kinesis", "kinesis/dynamodb": "dynamodb", "quarantine": "sqs"}
     called = {
         f"{service}:{re.sub('_', '', operation.title())}"
         for module, service in services.items()

@@ -48,7 +48,9 @@ def test_the_annotated_configuration_is_a_good_one_and_shows_every_key() -> None
     path = ROOT / "config" / "attachd.toml"
     loaded = settings.load(path)
     shown = set(_keys(tomllib.loads(path.read_text())))
-    assert shown >= set(_keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}})))
+    assert shown >= set(
+        _keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}, "sources": True}))
+    )
 
 
 def test_the_annotated_configuration_shows_the_defaults() -> None:
@@ -61,7 +63,10 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     assert loaded.logging == settings.Logging()
     assert isinstance(loaded.source, settings.SqsSource)
     bare = settings.SqsSource(
-        type="sqs", queue_url=loaded.source.queue_url, quarantine_url=loaded.source.quarantine_url
+        type="sqs",
+        name=loaded.source.label,
+        queue_url=loaded.source.queue_url,
+        quarantine_url=loaded.source.quarantine_url,
     )
     assert loaded.source == bare
     assert "\t" not in text
@@ -83,7 +88,7 @@ def test_the_annotated_configuration_shows_a_stream_too_with_every_key_and_its_d
     table = tomllib.loads("\n".join(line.removeprefix("# ") for line in block.splitlines()))["source"]
     shown = settings.KinesisSource(**table)
     assert set(table) == set(settings.KinesisSource.model_fields)
-    kept = {key: table[key] for key in ("type", "stream", "quarantine_url", "leases_path")}
+    kept = {key: table[key] for key in ("type", "name", "stream", "quarantine_url", "leases_path")}
     assert shown == settings.KinesisSource(**kept)
     assert shown.file() == settings.KinesisSource(type="kinesis", stream="x").file(
         {"STATE_DIRECTORY": "/var/lib/attachd"}

@@ -39,12 +39,13 @@ class Kept:
     async def open(self) -> AsyncIterator[None]:
         yield
 
-    async def put(self, body: bytes, message_id: str, reason: str) -> None:
+    async def put(self, body: bytes, message_id: str, reason: str) -> bool:
         assert message_id
         await anyio.lowlevel.checkpoint()
         if self.faults:
             raise self.faults.pop()
         self.bodies.append((body, reason))
+        return True
 
 
 def consumer(

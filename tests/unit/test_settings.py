@@ -158,7 +158,7 @@ def test_an_unknown_key_is_an_error_with_a_suggestion(file: Path, text: str, pro
 
 
 def test_missing_tables_are_named(file: Path) -> None:
-    assert _problems(file, "") == [f"[{t}]: missing" for t in ("source", "bots", "rules", "runtimes")]
+    assert _problems(file, "") == [f"[{t}]: missing" for t in ("bots", "rules", "runtimes", "source")]
 
 
 @pytest.mark.parametrize("value", ['"5 fortnights"', '"-5s"', '"5"', "0", "-1", '"0s"', "nan", "[]", "{}"])
@@ -549,6 +549,61 @@ def test_an_arn_is_told_from_a_queues_url(file: Path) -> None:
     arn = "arn:aws:sqs:eu-central-1:111122223333:contact-events"
     (problem,) = _problems(file, re.sub(r'queue_url = ".*"', f'queue_url = "{arn}"', MINIMAL))
     assert "its ARN is not its URL" in problem
+
+
+# ── several sources ────────────────────────────────────────────────────────────────────────────
+
+TWO = """
+[[sources]]
+queue_url = "https://sqs.eu-central-1.amazonaws.com/111122223333/contact-events"
+[[sources]]
+type = "kinesis"
+stream = "{stream}"
+"""
+
+
+def several(text: str) -> str:
+    return MINIMAL.replace(MINIMAL.split("[[bots]]", maxsplit=1)[0], text)
+
+
+def test_several_sources_are_called_by_their_own_names(file: Path) -> None:
+    config = _load(file, several(TWO.format(stream="arn:aws:kinesis:eu-west-1:111122223333:stream/events")))
+    assert [source.label for source in config.origins] == ["contact-events", "events"]
+
+
+def test_two_sources_of_one_name_are_told_apart_by_the_operator(file: Path) -> None:
+    text = several(TWO.format(stream="contact-events"))
+    assert _problems(file, text) == [
+        "[[sources]]: the name 'contact-events' stands there twice: give each a 'name' of its own"
+    ]
+    config = _load(file, text.replace("[[bots]]", 'name = "stream"\n[[bots]]', 1))
+    assert [source.label for source in config.origins] == ["contact-events", "stream"]
+
+
+def test_two_streams_do_not_share_leases(file: Path) -> None:
+    table = '[[sources]]\ntype = "kinesis"\nstream = "{}"\n'
+    (problem,) = _problems(file, several(table.format("a") + table.format("b")))
+    assert "the leases of 'attachd-kinesis'" in problem
+
+
+def test_a_key_of_one_of_several_sources_is_named_by_its_place(file: Path) -> None:
+    (problem,) = _problems(file, several(TWO.format(stream="a b")))
+    assert problem.startswith("[[sources]] 2, stream: ")
+
+
+def test_one_source_and_several_are_not_both(file: Path) -> None:
+    (problem,) = _problems(file, MINIMAL + TWO.format(stream="events"))
+    assert problem.startswith("[source] and [[sources]]: ")
+
+
+def test_a_source_from_the_environment_alone_is_not_missing(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTACHD_SOURCE__QUEUE_URL", "https://sqs/a/q")
+    (source,) = _load(file, several("")).origins
+    assert source.label == "q"
+    (problem,) = _problems(file, several("") + "[xyz]\n")
+    assert problem.startswith("xyz: there is no such key")
 
 
 # ── kinesis ────────────────────────────────────────────────────────────────────────────────────

@@ -4,22 +4,41 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
-from attachd.settings.fields import QueueUrl, Seconds, Table
+from attachd.settings.fields import Name, QueueUrl, Seconds, Table
 from attachd.streams import Edge
 
 DEFAULT_SOURCE: Final = "sqs"  # a [source] that does not say
+APPLICATION: Final = "attachd-kinesis"
 
 
-class SqsSource(Table):
+def label(table: Mapping[str, Any]) -> str:
+    """What a source is called in logs and metrics: its name, or the last part of its queue's URL or stream's ARN."""
+    address = table.get("queue_url") or table.get("stream") or table.get("type") or ""
+    return str(table.get("name") or str(address).rpartition("/")[2])
+
+
+class _Source(Table):
+    name: Name | None = Field(
+        None, description="what logs and metrics call it; default: the queue's or stream's own name"
+    )
+
+    @property
+    def label(self) -> str:
+        """What logs and metrics call it."""
+        return label(dict(self))
+
+
+class SqsSource(_Source):
     """Contact events from an SQS queue that an EventBridge rule feeds."""
 
     type: Literal["sqs"] = "sqs"
     queue_url: QueueUrl = Field(description="the queue; it is never created")
     quarantine_url: QueueUrl | None = Field(None, description="where bodies go that can never succeed")
+    polls: int = Field(2, ge=1, le=50, description="how many polls wait for messages at once")
     poll: Annotated[Seconds, Field(ge=1, le=20)] = Field(5, description="how long a poll waits")
     visibility: Annotated[Seconds, Field(ge=10, le=43_200)] = Field(
         30, description="how long an event stays ours after we die"
@@ -44,7 +63,7 @@ def _start(value: object) -> object:
     )
 
 
-class KinesisSource(Table):
+class KinesisSource(_Source):
     """Contact events from a Kinesis data stream: Amazon Connect's own, or EventBridge's."""
 
     type: Literal["kinesis"]
@@ -55,7 +74,7 @@ class KinesisSource(Table):
         "TRIM_HORIZON", description="where to begin in a stream never read before; or a moment"
     )
     application: Annotated[str, Field(pattern=r"^[a-zA-Z0-9_.-]{3,128}$")] = Field(
-        "attachd-kinesis",
+        APPLICATION,
         description="the name that the leases are under; the DynamoDB table's, and the fan-out consumer's",
     )
     leases: Literal["sqlite", "dynamodb"] = Field(
@@ -80,6 +99,10 @@ class KinesisSource(Table):
         """The file of leases to use."""
         name = f"{self.application}.leases.sqlite"
         return self.leases_path or Path(environ.get("STATE_DIRECTORY", ".").split(":")[0]) / name
+
+
+#: Every kind of source, for their keys.
+SOURCES: Final = (SqsSource, KinesisSource)
 
 
 def _source_type(value: object) -> object:

@@ -229,7 +229,8 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    source: Source
+    source: Source | None = None
+    sources: tuple[Source, ...] = ()
     journal: Journal = SqliteJournal(type="sqlite")
     quota: Quota = Quota()
     waiting: Waiting = Waiting()
@@ -240,6 +241,11 @@ class Settings(BaseSettings):
     service: Service = Service()
     health: Health = Health()
     logging: Logging = Logging()
+
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        """Where events come from: [source], or each of [[sources]]."""
+        return self.sources if self.source is None else (self.source,)
 
     @classmethod
     def settings_customise_sources(

@@ -10,7 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from attachd.settings.sources import DEFAULT_SOURCE, KinesisSource, SqsSource
+from attachd.settings.sources import DEFAULT_SOURCE, SOURCES
 from attachd.settings.tables import (
     Bot,
     DynamoJournal,
@@ -31,7 +31,8 @@ from attachd.settings.tables import (
 
 #: The models of each table of the file, for their keys.
 TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
-    "source": (SqsSource, KinesisSource),
+    "source": SOURCES,
+    "sources": SOURCES,
     "journal": (MemoryJournal, SqliteJournal, DynamoJournal),
     "quota": (Quota,),
     "waiting": (Waiting,),

@@ -81,8 +81,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
         shadow = rehearsal is not None
-        session = aws.session(os.environ)
-        journal = MemoryJournal() if shadow else parts.journal(config, session)
+        journal = MemoryJournal() if shadow else parts.journal(config, aws.session(os.environ))
         await stack.enter_async_context(journal.open())
         connects = Connects(config, metrics, stack, shadow=shadow)
         instances = Instances(
@@ -105,9 +104,9 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             alive=replicas.alive,
             generations=config.waiting.generations,
         )
-        sources = Sources(session, dice, progress, metrics, config.service.stall)
+        sources = Sources(partial(aws.session, os.environ), dice, progress, metrics, config.service.stall)
         service = Service(
-            sources=[(rehearsal and rehearsal.events) or sources.source(config.source)],
+            sources=sources.of(config, rehearsal.events if rehearsal else None),
             pipeline=Pipeline(
                 rules=parts.rules(config),
                 claims=claims,

@@ -6,21 +6,22 @@ import socket
 import time
 import uuid
 from dataclasses import dataclass
-
-from aiobotocore.session import AioSession
+from functools import partial
 
 from attachd import aws
 from attachd import settings as s
+from attachd.aws import NewSession
 from attachd.metrics import Metrics
 from attachd.ports import Source
 from attachd.progress import Progress
+from attachd.sources.file import FileSource
 from attachd.sources.kinesis.dynamodb import DynamoLeases
-from attachd.sources.kinesis.quarantine import SqsQuarantine
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.sqlite import SqliteLeases
 from attachd.sources.kinesis.stream import KinesisStream
 from attachd.sources.kinesis.timing import Timing
-from attachd.sources.sqs import SqsSource
+from attachd.sources.quarantine import SqsQuarantine
+from attachd.sources.sqs import Queue, SqsSource
 from attachd.streams import Edge
 from attachd.wiring.parts import USER_AGENT
 
@@ -30,21 +31,24 @@ class Sources:
     """Makes sources.
 
     Args:
-        session: where clients come from.
+        sessions: where clients come from.
         dice: jitter.
         progress: where their tasks report.
         metrics: where streams show how they do.
         stall_seconds: how long one may be silent.
     """
 
-    session: AioSession
+    sessions: NewSession
     dice: random.Random
     progress: Progress
     metrics: Metrics
     stall_seconds: float
 
-    def source(self, table: s.Source) -> Source:
-        """A source."""
+    def of(self, config: s.Settings, events: FileSource | None) -> list[Source]:
+        """Every source that is configured; only the events of a file, if they are given."""
+        return [self._source(table) for table in config.origins] if events is None else [events]
+
+    def _source(self, table: s.Source) -> Source:
         match table:
             case s.SqsSource():
                 return self._sqs(table)
@@ -53,31 +57,30 @@ class Sources:
 
     def _sqs(self, table: s.SqsSource) -> SqsSource:
         return SqsSource(
-            self.session,
-            table.queue_url,
-            quarantine_url=table.quarantine_url,
-            poll_seconds=round(table.poll),
-            visibility_seconds=round(table.visibility),
+            self.sessions,
+            Queue(table.queue_url, table.label, table.polls, round(table.poll), round(table.visibility)),
+            aside=self._aside(table.quarantine_url),
+            metrics=self.metrics,
+            progress=self.progress,
+            stall_seconds=self.stall_seconds,
             now=time.time,
             dice=self.dice,
             user_agent=USER_AGENT,
         )
 
     def _kinesis(self, table: s.KinesisSource) -> KinesisSource:
-        url = table.quarantine_url
         made = KinesisSource(
             KinesisStream(
-                self.session,
+                self.sessions,
                 table.stream,
+                name=table.label,
                 fan_out=table.application if table.fan_out else None,
                 pace_seconds=table.pace,
                 now=time.time,
                 user_agent=USER_AGENT,
             ),
-            _leases(table, self.session) if table.leases == "dynamodb" else SqliteLeases(table.file()),
-            aside=None
-            if url is None
-            else SqsQuarantine(self.session, url, dice=self.dice, user_agent=USER_AGENT),
+            _leases(table, self.sessions) if table.leases == "dynamodb" else SqliteLeases(table.file()),
+            aside=self._aside(table.quarantine_url),
             owner=f"{socket.gethostname()}:{uuid.uuid4()}",
             start=table.start if isinstance(table.start, float) else Edge(table.start),
             timing=Timing(poll=table.poll, lease=table.lease, stall=self.stall_seconds),
@@ -89,6 +92,11 @@ class Sources:
         self.metrics.stream_shards.labels(made.name).set_function(lambda: made.shards)
         return made
 
+    def _aside(self, url: str | None) -> SqsQuarantine | None:
+        return (
+            None if url is None else SqsQuarantine(self.sessions, url, dice=self.dice, user_agent=USER_AGENT)
+        )
+
 
 async def create_leases(config: s.Settings) -> list[str]:
     """Make what a Kinesis source's leases need, where attachd may not make it by itself; what was done, a sentence each.
@@ -97,11 +105,12 @@ async def create_leases(config: s.Settings) -> list[str]:
         Misconfigured: it cannot be made so.
         Transient: it cannot be made now.
     """
-    table = config.source
-    if isinstance(table, s.KinesisSource) and table.leases == "dynamodb":
-        return await _leases(table, aws.session(os.environ)).create()
-    return ["[source] keeps no leases in a table: nothing needs to be made"]
+    said: list[str] = []
+    for table in config.origins:
+        if isinstance(table, s.KinesisSource) and table.leases == "dynamodb":
+            said += await _leases(table, partial(aws.session, os.environ)).create()
+    return said or ["no source keeps its leases in a table: nothing needs to be made"]
 
 
-def _leases(table: s.KinesisSource, session: AioSession) -> DynamoLeases:
-    return DynamoLeases(session, table.application, user_agent=USER_AGENT)
+def _leases(table: s.KinesisSource, sessions: NewSession) -> DynamoLeases:
+    return DynamoLeases(sessions, table.application, user_agent=USER_AGENT)

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import structlog
-from aiobotocore.session import AioSession
 
+from attachd import aws
+from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
-from attachd.sources.kinesis.calls import CONFLICT, IN_USE, NOT_FOUND, call, client
+from attachd.sources.calls import CONFLICT, IN_USE, NOT_FOUND, call
 from attachd.streams import Lease
 
 _KEY: Final = "leaseKey"
@@ -41,13 +42,13 @@ class DynamoLeases:
     """A lease table.
 
     Args:
-        session: where clients come from.
+        sessions: where clients come from.
         table: its name, which is a KCL application's name.
         user_agent: sent with every call.
     """
 
-    def __init__(self, session: AioSession, table: str, *, user_agent: str) -> None:
-        self._session = session
+    def __init__(self, sessions: NewSession, table: str, *, user_agent: str) -> None:
+        self._sessions = sessions
         self._table = table
         self._user_agent = user_agent
         self._client: Any = None
@@ -55,7 +56,9 @@ class DynamoLeases:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """See ``ports.Leases``."""
-        made = client(self._session, "dynamodb", user_agent=self._user_agent, read_seconds=_TIMEOUT_SECONDS)
+        made = aws.client(
+            self._sessions, "dynamodb", user_agent=self._user_agent, read_timeout=_TIMEOUT_SECONDS
+        )
         async with made as self._client:
             try:
                 answer = await call(self._client.describe_table, "DescribeTable", TableName=self._table)
@@ -84,7 +87,9 @@ class DynamoLeases:
             Misconfigured: there is another table of that name.
             Transient: it cannot be made now.
         """
-        made = client(self._session, "dynamodb", user_agent=self._user_agent, read_seconds=_CREATE_SECONDS)
+        made = aws.client(
+            self._sessions, "dynamodb", user_agent=self._user_agent, read_timeout=_CREATE_SECONDS
+        )
         async with made as dynamodb:
             try:
                 await call(dynamodb.create_table, "CreateTable", TableName=self._table, **_SCHEMA)

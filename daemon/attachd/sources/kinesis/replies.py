@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from attachd.errors import Transient
-from attachd.sources.kinesis.calls import NOT_FOUND, transient
+from attachd.sources.calls import NOT_FOUND, transient
 from attachd.streams import Batch, Record, Shard
 
 

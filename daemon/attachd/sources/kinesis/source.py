@@ -20,10 +20,10 @@ from attachd.errors import Transient
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Leases, Stream
 from attachd.progress import Progress
-from attachd.sources.kinesis.quarantine import Aside
 from attachd.sources.kinesis.shard import Entry
 from attachd.sources.kinesis.share import Share
 from attachd.sources.kinesis.timing import Timing
+from attachd.sources.quarantine import Aside
 from attachd.streams import Edge
 
 _AGAIN_SECONDS: Final = 5.0
@@ -45,6 +45,8 @@ class KinesisSource:
         now: the wall clock, for deliveries alone.
         dice: jitter.
     """
+
+    polls = 1
 
     def __init__(
         self,
@@ -178,7 +180,12 @@ class KinesisSource:
         self._wake()
 
     async def _quarantine(self, entry: Entry, reason: str) -> None:
-        if self._aside is None:
+        try:
+            kept = self._aside is not None and await self._aside.put(entry.body, entry.id, reason)
+        except BaseException:  # cancelled, too: whatever kept it from being kept, it comes again
+            self._release(entry, _AGAIN_SECONDS)
+            raise
+        if not kept:
             log.error(
                 "kinesis.quarantined",
                 stream=self.name,
@@ -187,12 +194,6 @@ class KinesisSource:
                 reason=reason,
                 next="read on; for as long as the stream keeps it, it can be read at that sequence number",
             )
-        else:
-            try:
-                await self._aside.put(entry.body, entry.id, reason)
-            except BaseException:  # cancelled, too: whatever kept it from being kept, it comes again
-                self._release(entry, _AGAIN_SECONDS)
-                raise
         self._finish(entry)
 
     def _wake(self) -> None:

@@ -13,16 +13,19 @@ from typing import Any, Final
 
 import anyio
 import structlog
-from aiobotocore.session import AioSession
 
+from attachd import aws
+from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
+from attachd.sources.calls import NOT_FOUND, call
 from attachd.sources.kinesis import replies
-from attachd.sources.kinesis.calls import NOT_FOUND, call, client
 from attachd.streams import Batch, Edge, Listing, Position, Start
 
 _LIMIT: Final = 1000  # records a read
 _SUBSCRIBE_SECONDS: Final = 5.0  # a second subscription to a shard within these is refused
 _SILENCE_SECONDS: Final = 30.0  # a subscription brings an event every 5 s, if only an empty one
+_READ_SECONDS: Final = 10.0
+_POLLS: Final = 100  # at once
 _CONNECTIONS: Final = 1000  # a subscription holds one for as long as it lasts
 _NO_LIST_SHARDS: Final = ("UnknownOperation", "NotImplemented", "InvalidAction", "501", "404")
 
@@ -33,9 +36,10 @@ class KinesisStream:
     """One stream.
 
     Args:
-        session: where clients come from; endpoint and credentials as every AWS tool takes them, and the Region too,
+        sessions: where clients come from; endpoint and credentials as every AWS tool takes them, and the Region too,
             unless an ARN says it.
         stream: its name or ARN.
+        name: what logs and metrics call it, instead of its own.
         fan_out: the name of the consumer to subscribe as, registered if it is not; polled without one.
         pace_seconds: between two reads of a shard that has nothing more; half of it while it has.
         now: the wall clock, for where replies carry no date.
@@ -45,9 +49,10 @@ class KinesisStream:
 
     def __init__(
         self,
-        session: AioSession,
+        sessions: NewSession,
         stream: str,
         *,
+        name: str | None = None,
         fan_out: str | None = None,
         pace_seconds: float = 1.0,
         now: Callable[[], float],
@@ -55,10 +60,10 @@ class KinesisStream:
         idle_seconds: float = 10.0,
     ) -> None:
         is_arn = stream.startswith("arn:")
-        self.name = stream.rpartition("/")[2]
+        self.name = name or stream.rpartition("/")[2]
         self._target = {"StreamARN": stream} if is_arn else {"StreamName": stream}
         self._region = stream.split(":")[3] if is_arn else None
-        self._session = session
+        self._sessions = sessions
         self._fan_out = fan_out
         self._pace_seconds = pace_seconds
         self._now = now
@@ -75,10 +80,13 @@ class KinesisStream:
     async def open(self) -> AsyncIterator[None]:
         """See ``ports.Stream``."""
         async with AsyncExitStack() as stack:
-            made = partial(client, self._session, "kinesis", user_agent=self._user_agent, region=self._region)
-            self._client = await stack.enter_async_context(made())
+            made = partial(
+                aws.client, self._sessions, "kinesis", user_agent=self._user_agent, region=self._region
+            )
+            polled = made(read_timeout=_READ_SECONDS, max_pool_connections=_POLLS)
+            self._client = await stack.enter_async_context(polled)
             if self._fan_out is not None:
-                pushed = made(read_seconds=_SILENCE_SECONDS, connections=_CONNECTIONS)
+                pushed = made(read_timeout=_SILENCE_SECONDS, max_pool_connections=_CONNECTIONS)
                 self._pushed = await stack.enter_async_context(pushed)
             try:
                 await self.shards()
@@ -86,7 +94,7 @@ class KinesisStream:
                 if error.reason == NOT_FOUND:
                     raise Misconfigured(
                         [
-                            f"stream {self.name} does not exist, and attachd never makes one: check name and Region"
+                            f"stream {next(iter(self._target.values()))} does not exist, and attachd never makes one: check name and Region"
                         ]
                     ) from None
                 log.warning("kinesis.not_checked", stream=self.name, reason=str(error), next="/readyz tells")

@@ -1,18 +1,12 @@
-"""AWS clients and calls for this room: what their errors mean to us, in one place.
+"""What the errors of AWS calls mean to sources, in one place."""
 
-The SDK's own retries are off: whoever calls knows better when the next try is due.
-"""
-
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any, Final
 
 import aiohttp
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError
 
-from attachd.errors import Misconfigured, Transient
+from attachd import aws
+from attachd.errors import Transient
 
 AWS_ERRORS: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 NOT_FOUND: Final = "not_found"
@@ -30,48 +24,12 @@ _REASONS: Final = {
     "ResourceInUseException": IN_USE,
     "ConditionalCheckFailedException": CONFLICT,
     "AccessDeniedException": "access_denied",
+    "AccessDenied": "access_denied",
+    "AWS.SimpleQueueService.NonExistentQueue": NOT_FOUND,
+    "QueueDoesNotExist": NOT_FOUND,
+    "InvalidAddress": NOT_FOUND,
+    **dict.fromkeys(aws.REFUSED, "credentials"),
 }
-
-
-@asynccontextmanager
-async def client(
-    session: AioSession,
-    service: str,
-    *,
-    user_agent: str,
-    read_seconds: float = 10.0,
-    connections: int = 100,
-    region: str | None = None,
-) -> AsyncIterator[Any]:
-    """A client, made once. Region, endpoint and credentials come from where every AWS tool takes them.
-
-    Args:
-        session: where clients come from.
-        service: ``kinesis`` …
-        user_agent: sent with every call.
-        read_seconds: for an answer, or its next piece.
-        connections: how many at once.
-        region: where an ARN names one.
-
-    Raises:
-        Misconfigured: there is no Region.
-    """
-    config = AioConfig(
-        user_agent=user_agent,
-        read_timeout=read_seconds,
-        connect_timeout=2,
-        retries={"total_max_attempts": 1},
-        max_pool_connections=connections,
-    )
-    try:
-        context = session.create_client(service, config=config, region_name=region)
-        made = await context.__aenter__()
-    except BotoCoreError as error:
-        raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
-    try:
-        yield made
-    finally:
-        await context.__aexit__(None, None, None)
 
 
 async def call(operation: Any, what: str, **parameters: Any) -> dict[str, Any]:

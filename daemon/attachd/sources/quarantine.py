@@ -1,4 +1,4 @@
-"""Where bodies go that can never succeed: a queue of ours, with the reason; what no queue takes, into the log."""
+"""Where bodies go that can never succeed: a queue of ours, with the reason; what it does not take, into the log."""
 
 import base64
 import random
@@ -9,14 +9,14 @@ from typing import Any, Final, Protocol
 
 import anyio
 import structlog
-from aiobotocore.session import AioSession
 
+from attachd import aws
+from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
 from attachd.retry import Backoff, retrying
-from attachd.sources.kinesis.calls import call, client
+from attachd.sources.calls import NOT_FOUND, call
 
 _TRY_SECONDS: Final = 5.0
-_NO_SUCH_QUEUE: Final = {"AWS.SimpleQueueService.NonExistentQueue", "QueueDoesNotExist", "InvalidAddress"}
 _NEVER: Final = {"InvalidMessageContents", "InvalidParameterValue", "InvalidParameterValueException"}
 # API reference, SendMessage: the characters that a body may hold.
 _TEXT: Final = re.compile("[\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]+")
@@ -31,8 +31,8 @@ class Aside(Protocol):
         """Connect."""
         ...
 
-    async def put(self, body: bytes, message_id: str, reason: str) -> None:
-        """Keep it.
+    async def put(self, body: bytes, message_id: str, reason: str) -> bool:
+        """Keep it; whether that was possible, since a body may be of a kind that is never taken.
 
         Raises:
             Transient: not kept.
@@ -44,14 +44,14 @@ class SqsQuarantine:
     """An SQS queue for bodies.
 
     Args:
-        session: where clients come from.
+        sessions: where clients come from.
         url: the queue; it is never created.
         dice: jitter.
         user_agent: sent with every call.
     """
 
-    def __init__(self, session: AioSession, url: str, *, dice: random.Random, user_agent: str) -> None:
-        self._session = session
+    def __init__(self, sessions: NewSession, url: str, *, dice: random.Random, user_agent: str) -> None:
+        self._sessions = sessions
         self._url = url
         self._dice = dice
         self._user_agent = user_agent
@@ -64,7 +64,9 @@ class SqsQuarantine:
         Raises:
             Misconfigured: the queue does not exist.
         """
-        async with client(self._session, "sqs", user_agent=self._user_agent) as self._client:
+        async with aws.client(
+            self._sessions, "sqs", region=region_of(self._url), user_agent=self._user_agent
+        ) as self._client:
             try:
                 await call(
                     self._client.get_queue_attributes,
@@ -73,15 +75,17 @@ class SqsQuarantine:
                     AttributeNames=["QueueArn"],
                 )
             except Transient as error:
-                if error.reason in _NO_SUCH_QUEUE:
+                if error.reason == NOT_FOUND:
                     raise Misconfigured(
-                        [f"queue {self._url} does not exist, and attachd never makes one"]
+                        [
+                            f"queue {self._url} does not exist, and attachd never makes one: check the URL and the Region"
+                        ]
                     ) from None
-                log.warning("kinesis.quarantine_not_checked", queue=self._url, reason=str(error))
+                log.warning("quarantine.not_checked", queue=self._url, reason=str(error))
             yield
 
-    async def put(self, body: bytes, message_id: str, reason: str) -> None:
-        """Keep the body; in base64, and ``attachd.encoding`` says so, where it is no text that SQS takes.
+    async def put(self, body: bytes, message_id: str, reason: str) -> bool:
+        """Keep the body, and say whether the queue takes such a one at all; in base64, and ``attachd.encoding`` says so, where it is no text that SQS takes.
 
         Raises:
             Transient: not kept.
@@ -92,7 +96,13 @@ class SqsQuarantine:
             text = base64.b64encode(body).decode() or "-"
             attributes["attachd.encoding"] = "base64"
 
-        async def send() -> None:
+        # A FIFO queue wants a group, and tells a repetition by its id: what is put aside twice is kept once.
+        fifo = {
+            "MessageGroupId": "attachd",
+            "MessageDeduplicationId": re.sub(r"[^\w-]", "-", message_id)[:128],
+        }
+
+        async def send() -> bool:
             try:
                 await call(
                     self._client.send_message,
@@ -103,17 +113,29 @@ class SqsQuarantine:
                         name: {"DataType": "String", "StringValue": value}
                         for name, value in attributes.items()
                     },
+                    **(fifo if self._url.endswith(".fifo") else {}),
                 )
             except Transient as error:
                 if error.reason not in _NEVER:
                     raise
-                # Too large, most likely. It must not hold up the shard for ever.
+                # Too large, most likely: with the reason it is larger than it was.
                 log.error(
-                    "kinesis.not_quarantined",
+                    "quarantine.refused",
                     message=message_id,
+                    queue=self._url,
                     reason=reason,
                     refused=str(error),
-                    next="given up; for as long as the stream keeps it, it can be read at that sequence number",
+                    next="not asked again; it stays where it is",
                 )
+                return False
+            return True
 
-        await retrying(send, backoff=Backoff(), until=anyio.current_time() + _TRY_SECONDS, dice=self._dice)
+        return await retrying(
+            send, backoff=Backoff(), until=anyio.current_time() + _TRY_SECONDS, dice=self._dice
+        )
+
+
+def region_of(url: str) -> str | None:
+    """The Region that a queue's URL names, if it is one of AWS's own."""
+    found = re.match(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/", url)
+    return found[1] if found else None
