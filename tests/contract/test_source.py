@@ -112,7 +112,11 @@ class OnSqs:
 
     async def add(self, *bodies: bytes) -> None:
         for body in bodies:
-            await self._client.send_message(QueueUrl=self._url, MessageBody=body.decode())
+            key = str(uuid.uuid4())
+            fifo = (
+                {"MessageGroupId": key, "MessageDeduplicationId": key} if self._url.endswith("fifo") else {}
+            )
+            await self._client.send_message(QueueUrl=self._url, MessageBody=body.decode(), **fifo)
 
     async def _count(self, *names: str) -> int:
         answer = await self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
@@ -248,6 +252,7 @@ def moto() -> Iterator[str]:
         "memory",
         "stream in memory",
         pytest.param("sqs", marks=pytest.mark.real_time),
+        pytest.param("sqs fifo", marks=pytest.mark.real_time),
         pytest.param("kinesis", marks=pytest.mark.real_time),
     ]
 )
@@ -267,8 +272,14 @@ async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch)
             yield made
         return
     async with SESSION.create_client("sqs") as client:
-        names = [f"{kind}-{uuid.uuid4()}" for kind in ("contact-events", "quarantine")]
-        urls = [(await client.create_queue(QueueName=name))["QueueUrl"] for name in names]
+        fifo = request.param == "sqs fifo"
+        names = [
+            f"{kind}-{uuid.uuid4()}{'.fifo' if fifo else ''}" for kind in ("contact-events", "quarantine")
+        ]
+        attributes = {"FifoQueue": "true"} if fifo else {}
+        urls = [
+            (await client.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"] for name in names
+        ]
         yield OnSqs(client, *urls)
 
 
