@@ -122,7 +122,12 @@ async def applied_quota(made: AioSession, code: str, user_agent: str) -> float:
 
 @asynccontextmanager
 async def client(
-    sessions: NewSession, service: str, *, region: str | None = None, **config: Any
+    sessions: NewSession,
+    service: str,
+    *,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    **config: Any,
 ) -> AsyncIterator[Any]:
     """A client, whose calls are as any client's; it is made anew once its credentials are refused.
 
@@ -133,13 +138,15 @@ async def client(
         sessions: makes a new session.
         service: ``sqs`` …
         region: instead of the configured one.
+        endpoint_url: instead of where AWS tools would go.
         config: of botocore's ``Config``.
 
     Raises:
         Misconfigured: there is no Region.
     """
     settings = AioConfig(connect_timeout=_CONNECT_SECONDS, retries={"total_max_attempts": 1}, **config)
-    made = _Client(lambda: sessions().create_client(service, config=settings, region_name=region))
+    where = {"region_name": region, "endpoint_url": endpoint_url}
+    made = _Client(lambda: sessions().create_client(service, config=settings, **where))
     try:
         await made.make()
     except BotoCoreError as error:

@@ -22,6 +22,7 @@ ACTIONS = {
     "connect:DescribeContact",
     "connect:StartContactStreaming",
     "connect:UpdateParticipantRoleConfig",
+    "connect:SearchContacts",
     "servicequotas:GetServiceQuota",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",

@@ -84,7 +84,7 @@ def test_no_rule_that_is_shipped_is_warned_of(path: Path) -> None:
 
 def test_the_annotated_configuration_shows_a_stream_too_with_every_key_and_its_defaults() -> None:
     text = (ROOT / "config" / "attachd.toml").read_text()
-    block = text[text.index("# [source]") : text.index("# ── what is known of contacts")]
+    block = text[text.index("# [source]") : text.index("# Beside either")]
     table = tomllib.loads("\n".join(line.removeprefix("# ") for line in block.splitlines()))["source"]
     shown = settings.KinesisSource(**table)
     assert set(table) == set(settings.KinesisSource.model_fields)
@@ -93,6 +93,15 @@ def test_the_annotated_configuration_shows_a_stream_too_with_every_key_and_its_d
     assert shown.file() == settings.KinesisSource(type="kinesis", stream="x").file(
         {"STATE_DIRECTORY": "/var/lib/attachd"}
     )
+
+
+def test_the_annotated_configuration_shows_a_sweep_with_every_key_and_its_defaults() -> None:
+    text = (ROOT / "config" / "attachd.toml").read_text()
+    block = text[text.index("# [[sources]]") : text.index("# ── what is known of contacts")]
+    (table,) = tomllib.loads("\n".join(line.removeprefix("# ") for line in block.splitlines()))["sources"]
+    assert set(table) == set(settings.SweepSource.model_fields)
+    kept = {key: table[key] for key in ("type", "name", "instance")}
+    assert settings.SweepSource(**table) == settings.SweepSource(**kept)
 
 
 def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:

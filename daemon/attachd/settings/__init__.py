@@ -5,7 +5,7 @@
 
 from attachd.settings.loading import load
 from attachd.settings.secrets import SecretRef
-from attachd.settings.sources import KinesisSource, Source, SqsSource
+from attachd.settings.sources import KinesisSource, Source, SqsSource, SweepSource
 from attachd.settings.tables import (
     Bot,
     Capabilities,
@@ -47,6 +47,7 @@ __all__ = [
     "Source",
     "SqliteJournal",
     "SqsSource",
+    "SweepSource",
     "Timers",
     "Waiting",
     "WebhookRuntime",

@@ -4,11 +4,11 @@ import os
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import BeforeValidator, Discriminator, Field, Tag
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from attachd.settings.fields import Name, QueueUrl, Seconds, Table
+from attachd.settings.fields import InstanceArn, Name, QueueUrl, Seconds, Table
 from attachd.streams import Edge
 
 DEFAULT_SOURCE: Final = "sqs"  # a [source] that does not say
@@ -101,8 +101,27 @@ class KinesisSource(_Source):
         return self.leases_path or Path(environ.get("STATE_DIRECTORY", ".").split(":")[0]) / name
 
 
+class SweepSource(_Source):
+    """Open chats that no event told of, looked for with SearchContacts. Beside another source, as one of [[sources]]."""
+
+    type: Literal["sweep"]
+    instance: InstanceArn = Field(description="arn:aws:connect:REGION:ACCOUNT:instance/ID")
+    rate: float = Field(
+        0.5, gt=0, le=10, description="searches a second, at most; AWS's default quota is 0.5"
+    )
+    every: Annotated[Seconds, Field(ge=1)] = Field(60, description="from one sweep to the next")
+    min_age: Seconds = Field(30, description="a younger chat's event may still be on its way")
+    max_age: Annotated[Seconds, Field(le=90_000)] = Field(900, description="an older chat is left alone")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.min_age >= self.max_age:
+            raise ValueError("min_age must be less than max_age")
+        return self
+
+
 #: Every kind of source, for their keys.
-SOURCES: Final = (SqsSource, KinesisSource)
+SOURCES: Final = (SqsSource, KinesisSource, SweepSource)
 
 
 def _source_type(value: object) -> object:
@@ -112,5 +131,8 @@ def _source_type(value: object) -> object:
 
 
 Source = Annotated[
-    Annotated[SqsSource, Tag("sqs")] | Annotated[KinesisSource, Tag("kinesis")], Discriminator(_source_type)
+    Annotated[SqsSource, Tag("sqs")]
+    | Annotated[KinesisSource, Tag("kinesis")]
+    | Annotated[SweepSource, Tag("sweep")],
+    Discriminator(_source_type),
 ]

@@ -16,6 +16,7 @@ _REASONS: Final = {
     "ProvisionedThroughputExceededException": "throttled",
     "LimitExceededException": "throttled",
     "ThrottlingException": "throttled",
+    "TooManyRequestsException": "throttled",
     "RequestLimitExceeded": "throttled",
     "KMSThrottlingException": "throttled",
     "ExpiredIteratorException": "iterator_expired",

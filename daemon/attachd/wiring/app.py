@@ -104,7 +104,9 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             alive=replicas.alive,
             generations=config.waiting.generations,
         )
-        sources = Sources(partial(aws.session, os.environ), dice, progress, metrics, config.service.stall)
+        sources = Sources(
+            partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall
+        )
         service = Service(
             sources=sources.of(config, rehearsal.events if rehearsal else None),
             pipeline=Pipeline(

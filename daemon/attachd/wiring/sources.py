@@ -11,8 +11,9 @@ from functools import partial
 from attachd import aws
 from attachd import settings as s
 from attachd.aws import NewSession
+from attachd.instances import place
 from attachd.metrics import Metrics
-from attachd.ports import Source
+from attachd.ports import Journal, Source
 from attachd.progress import Progress
 from attachd.sources.file import FileSource
 from attachd.sources.kinesis.dynamodb import DynamoLeases
@@ -21,7 +22,9 @@ from attachd.sources.kinesis.sqlite import SqliteLeases
 from attachd.sources.kinesis.stream import KinesisStream
 from attachd.sources.kinesis.timing import Timing
 from attachd.sources.quarantine import SqsQuarantine
+from attachd.sources.search import ConnectSearch
 from attachd.sources.sqs import Queue, SqsSource
+from attachd.sources.sweep import Pace, SweepSource
 from attachd.streams import Edge
 from attachd.wiring.parts import USER_AGENT
 
@@ -32,6 +35,7 @@ class Sources:
 
     Args:
         sessions: where clients come from.
+        journal: what is known of contacts.
         dice: jitter.
         progress: where their tasks report.
         metrics: where streams show how they do.
@@ -39,6 +43,7 @@ class Sources:
     """
 
     sessions: NewSession
+    journal: Journal
     dice: random.Random
     progress: Progress
     metrics: Metrics
@@ -46,14 +51,17 @@ class Sources:
 
     def of(self, config: s.Settings, events: FileSource | None) -> list[Source]:
         """Every source that is configured; only the events of a file, if they are given."""
-        return [self._source(table) for table in config.origins] if events is None else [events]
+        return [self._source(table, config) for table in config.origins] if events is None else [events]
 
-    def _source(self, table: s.Source) -> Source:
+    def _source(self, table: s.Source, config: s.Settings) -> Source:
         match table:
             case s.SqsSource():
                 return self._sqs(table)
             case s.KinesisSource():
                 return self._kinesis(table)
+            case s.SweepSource():
+                listed = next((t for t in config.instances if t.arn == table.instance), None)
+                return self._sweep(table, listed)
 
     def _sqs(self, table: s.SqsSource) -> SqsSource:
         return SqsSource(
@@ -91,6 +99,28 @@ class Sources:
         self.metrics.stream_behind.labels(made.name).set_function(lambda: made.behind)
         self.metrics.stream_shards.labels(made.name).set_function(lambda: made.shards)
         return made
+
+    def _sweep(self, table: s.SweepSource, listed: s.Instance | None) -> SweepSource:
+        _, region = place(table.instance)
+        role, endpoint = (listed.role, listed.endpoint) if listed else (None, None)
+        sessions = partial(aws.session, os.environ, region=region, role=role)
+        pace = Pace(
+            rate=table.rate,
+            every_seconds=table.every,
+            min_age_seconds=table.min_age,
+            max_age_seconds=table.max_age,
+            stall_seconds=self.stall_seconds,
+        )
+        search = ConnectSearch(sessions, table.instance, endpoint_url=endpoint, user_agent=USER_AGENT)
+        return SweepSource(
+            table.label,
+            search,
+            self.journal,
+            pace,
+            progress=self.progress,
+            now=time.time,
+            dice=self.dice,
+        )
 
     def _aside(self, url: str | None) -> SqsQuarantine | None:
         return (
