@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,19 +84,40 @@ def run(
     ] = None,
 ) -> None:
     """Serve until SIGTERM, then drain."""
-    rehearsal = wiring.Rehearsal(_events(dry_run)) if shadow or dry_run is not None else None
+    events = None if dry_run is None else _events(dry_run)
+    _run(config, wiring.Mode(rehearsal=shadow or events is not None, events=events))
+
+
+@app.command()
+def replay(
+    events: Annotated[
+        Path, typer.Argument(help="contact events, a JSON document a line; - for standard input")
+    ],
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    any_age: Annotated[bool, typer.Option("--any-age", help="no event is too old for a bot")] = False,
+) -> None:
+    """Carry the events of a file down the line, instead of the source's: archived or dead-lettered ones.
+
+    The journal knows which chats were served: they get no second bot. Exit status 1 if it ended before the file did.
+    """
+    source = _events(events)
+    ended = _run(config, wiring.Mode(events=source, any_age=any_age))
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ended.items()) if count)
+    typer.echo(f"{events}: {told or 'no events'}")
+    raise typer.Exit(0 if source.finished.is_set() else 1)
+
+
+def _run(config: Path, mode: wiring.Mode) -> Mapping[str, int]:
+    uvloop = find_spec("uvloop") is not None
     with _configuration_errors():
         loaded = settings.load(config)
         wiring.check(loaded)
         logs.configure(loaded.logging.level, loaded.logging.format)
-        anyio.run(
-            wiring.run, loaded, rehearsal, backend_options={"use_uvloop": find_spec("uvloop") is not None}
-        )
+        return anyio.run(wiring.run, loaded, mode, backend_options={"use_uvloop": uvloop})
 
 
-def _events(path: Path | None) -> FileSource | None:
-    if path is None:
-        return None
+def _events(path: Path) -> FileSource:
     if str(path) == "-":
         return FileSource("standard input", lambda: sys.stdin.buffer)
     return FileSource(str(path), lambda: path.open("rb"))

@@ -100,6 +100,16 @@ class Metrics:
             registry=r,
         )
 
+    def ended(self) -> dict[str, int]:
+        """How many deliveries ended with which outcome, over all sources."""
+        counts: dict[str, int] = {}
+        for metric in self.outcomes.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    outcome = sample.labels["outcome"]
+                    counts[outcome] = counts.get(outcome, 0) + int(sample.value)
+        return counts
+
     def exposition(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)

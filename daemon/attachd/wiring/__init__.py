@@ -4,8 +4,8 @@
 from, ``app`` puts them together and serves.
 """
 
-from attachd.wiring.app import Rehearsal, run
+from attachd.wiring.app import Mode, run
 from attachd.wiring.parts import USER_AGENT, check, create_journal, rules
 from attachd.wiring.sources import create_leases
 
-__all__ = ["USER_AGENT", "Rehearsal", "check", "create_journal", "create_leases", "rules", "run"]
+__all__ = ["USER_AGENT", "Mode", "check", "create_journal", "create_leases", "rules", "run"]

@@ -10,6 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import Final
 
 import anyio
 import structlog
@@ -36,13 +37,22 @@ log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """Everything but the calls: decisions are made and logged, no participant is, and the journal is forgotten.
+class Mode:
+    """How to run, if not as configured.
 
-    Without ``events`` it takes those of the configured source, as ever: shadow mode, for a queue of its own.
+    Attributes:
+        rehearsal: everything but the calls: decisions are made and logged, no participant is, and the journal is
+            forgotten.
+        events: these instead of the configured sources'; attachd ends with them.
+        any_age: no event is too old for a bot.
     """
 
+    rehearsal: bool = False
     events: FileSource | None = None
+    any_age: bool = False
+
+
+AS_CONFIGURED: Final = Mode()
 
 
 @dataclass(frozen=True)
@@ -67,12 +77,12 @@ class App:
 
 
 @asynccontextmanager
-async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> AsyncIterator[App]:
+async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
     """Everything that a configuration asks for, opened; closed in reverse order at the end.
 
     Args:
         config: the configuration.
-        rehearsal: everything but the calls.
+        mode: how to run.
 
     Raises:
         Misconfigured: something it asks for is not there.
@@ -80,7 +90,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
     metrics, progress, dice = Metrics(), Progress(time.monotonic), random.Random()
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
-        shadow = rehearsal is not None
+        shadow = mode.rehearsal
         journal = MemoryJournal() if shadow else parts.journal(config, aws.session(os.environ))
         await stack.enter_async_context(journal.open())
         connects = Connects(config, metrics, stack, shadow=shadow)
@@ -108,9 +118,9 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall
         )
         service = Service(
-            sources=sources.of(config, rehearsal.events if rehearsal else None),
+            sources=sources.of(config, shadow=shadow) if mode.events is None else [mode.events],
             pipeline=Pipeline(
-                rules=parts.rules(config),
+                rules=parts.rules(config, any_age=mode.any_age),
                 claims=claims,
                 instances=instances,
                 gates=gates,
@@ -168,25 +178,30 @@ def _open(gate: RuntimeGate) -> bool:
 
 
 async def run(
-    config: s.Settings, rehearsal: Rehearsal | None = None, environ: Mapping[str, str] = os.environ
-) -> None:
+    config: s.Settings, mode: Mode = AS_CONFIGURED, environ: Mapping[str, str] = os.environ
+) -> Mapping[str, int]:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain at once.
 
     Args:
         config: the configuration.
-        rehearsal: everything but the calls; with events of its own it ends with them.
+        mode: how to run; with events of its own it ends with them.
         environ: where systemd leaves its addresses.
+
+    Returns:
+        How many deliveries ended with which outcome.
 
     Raises:
         Misconfigured: something that the configuration asks for is not there.
     """
     notifier = Notifier(environ)
-    if rehearsal is not None:
+    if mode.rehearsal:
         structlog.contextvars.bind_contextvars(rehearsal=True)
-    async with assembled(config, rehearsal) as app:
+    # Beside the service, whose port that is:
+    listen = config.health.listen if mode.events is None else "127.0.0.1:0"
+    async with assembled(config, mode) as app:
         service = app.service
         serving = health.serving(
-            config.health.listen,
+            listen,
             stalled=app.progress.stalled,
             trouble=lambda: app.trouble,
             metrics=app.metrics,
@@ -194,12 +209,13 @@ async def run(
         async with serving as address, anyio.create_task_group() as beside:
             await beside.start(_obey_signals, service, notifier, config.service.drain)
             beside.start_soon(_keep_systemd_informed, app, notifier)
-            if rehearsal is not None and rehearsal.events is not None:
-                beside.start_soon(_stop_with, rehearsal.events, service)
+            if mode.events is not None:
+                beside.start_soon(_stop_with, mode.events, service)
             log.info("attachd.starting", version=parts.USER_AGENT, health=address)
             await service.run()
             beside.cancel_scope.cancel()
-    log.info("attachd.stopped")
+        log.info("attachd.stopped")
+        return app.metrics.ended()
 
 
 async def _stop_with(events: FileSource, service: Service) -> None:

@@ -3,6 +3,7 @@
 import os
 import time
 from importlib.metadata import version
+from math import inf
 from typing import Final
 
 from aiobotocore.session import AioSession
@@ -24,8 +25,8 @@ from attachd.service import Limits
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
 
-def rules(config: s.Settings) -> Rules:
-    """The rules in force under a configuration."""
+def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
+    """The rules in force under a configuration; if so asked, for events of any age."""
     bots = {table.name: _bot(table) for table in config.bots}
     return Rules(
         Rule(
@@ -33,7 +34,7 @@ def rules(config: s.Settings) -> Rules:
             when=compile_pattern(table.when),
             bots=tuple(bots[name] for name in table.bot),
             priority=table.priority,
-            patience=table.attach_within,
+            patience=inf if any_age else table.attach_within,
         )
         for table in config.rules
     )

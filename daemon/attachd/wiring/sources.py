@@ -15,7 +15,6 @@ from attachd.instances import place
 from attachd.metrics import Metrics
 from attachd.ports import Journal, Source
 from attachd.progress import Progress
-from attachd.sources.file import FileSource
 from attachd.sources.kinesis.dynamodb import DynamoLeases
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.sqlite import SqliteLeases
@@ -49,9 +48,10 @@ class Sources:
     metrics: Metrics
     stall_seconds: float
 
-    def of(self, config: s.Settings, events: FileSource | None) -> list[Source]:
-        """Every source that is configured; only the events of a file, if they are given."""
-        return [self._source(table, config) for table in config.origins] if events is None else [events]
+    def of(self, config: s.Settings, *, shadow: bool) -> list[Source]:
+        """Every source that is configured; but for those that call Connect, in a rehearsal."""
+        tables = [table for table in config.origins if not (shadow and isinstance(table, s.SweepSource))]
+        return [self._source(table, config) for table in tables]
 
     def _source(self, table: s.Source, config: s.Settings) -> Source:
         match table:
