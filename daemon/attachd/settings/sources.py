@@ -64,7 +64,7 @@ def _start(value: object) -> object:
 
 
 class KinesisSource(_Source):
-    """Contact events from a Kinesis data stream: Amazon Connect's own, or EventBridge's."""
+    """Contact events from a Kinesis data stream that an EventBridge rule feeds."""
 
     type: Literal["kinesis"]
     stream: Annotated[

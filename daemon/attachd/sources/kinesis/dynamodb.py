@@ -19,7 +19,8 @@ from attachd.sources.calls import CONFLICT, IN_USE, NOT_FOUND, call
 from attachd.streams import Lease
 
 _KEY: Final = "leaseKey"
-_SCHEMA: Final[dict[str, Any]] = {
+#: The table, as CreateTable takes it.
+SCHEMA: Final[dict[str, Any]] = {
     "AttributeDefinitions": [{"AttributeName": _KEY, "AttributeType": "S"}],
     "KeySchema": [{"AttributeName": _KEY, "KeyType": "HASH"}],
     "BillingMode": "PAY_PER_REQUEST",
@@ -73,7 +74,7 @@ class DynamoLeases:
             yield
 
     def _judge(self, table: dict[str, Any]) -> None:
-        if table.get("KeySchema", _SCHEMA["KeySchema"]) != _SCHEMA["KeySchema"]:
+        if table.get("KeySchema", SCHEMA["KeySchema"]) != SCHEMA["KeySchema"]:
             raise Misconfigured(
                 [
                     f"table {self._table}: its key is not the text {_KEY} alone; leases need a table of their own"
@@ -92,7 +93,7 @@ class DynamoLeases:
         )
         async with made as dynamodb:
             try:
-                await call(dynamodb.create_table, "CreateTable", TableName=self._table, **_SCHEMA)
+                await call(dynamodb.create_table, "CreateTable", TableName=self._table, **SCHEMA)
             except Transient as error:
                 if error.reason != IN_USE:
                     raise
