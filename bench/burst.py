@@ -147,7 +147,7 @@ async def replica(number: int, attacher: Connect, table: MemoryTable) -> AsyncIt
     def share(part: float, count: int) -> None:
         line.room.change(whole.part(part, 1 / count) if part else None)
 
-    peers = Replicas(table, owner, seats=BURST, waiting=lambda: len(line.room), on_share=share)
+    peers = Replicas(table, owner, seats=lambda: BURST, waiting=lambda: len(line.room), on_share=share)
     async with peers.joined(), line.running(), anyio.create_task_group() as background:
         background.start_soon(peers.run)
         await anyio.sleep(2 * BEAT_SECONDS)  # until all have seen each other

@@ -259,7 +259,7 @@ class _Replica:
         self.replicas = Replicas(
             journal,
             owner,
-            seats=round(quota.burst),
+            seats=lambda: round(quota.burst),
             waiting=lambda: len(self.line.room),
             on_share=self._share,
         )

@@ -113,6 +113,15 @@ class Claims:
             if entry == after:
                 return
 
+    async def over(self, contact_id: str) -> bool:
+        """Whether a contact's end is on record, whoever read it; one that the journal has forgotten is over, too.
+
+        Raises:
+            Transient: the journal does not answer.
+        """
+        entry = await self._journal.get(contact_id)
+        return entry is None or entry.stage is Stage.ENDED
+
     async def compact(self, retention_seconds: float, report: Callable[[], None]) -> None:
         """Forget contacts that have not changed for so long, now and then, for ever."""
         while True:
@@ -218,6 +227,25 @@ class Claim:
         if self.entry.requested_at is None:
             return 0.0
         return max(0.0, self.entry.requested_at + lifecycle.LAPSE_SECONDS - self._now())
+
+    def perhaps_ours(self, refusal: str) -> None:
+        """Connect says that a custom participant is there, or would be one too many; it may be our own.
+
+        Nobody knows what a repeated ClientToken answers once the first request has had its effect. If an answer of this
+        generation was lost, its participant lapses by itself, and the next generation may be asked for.
+
+        Raises:
+            Transient: come back when it has lapsed.
+            Permanent: it may be one that an earlier generation's runtime took, whose answer was lost.
+        """
+        if not self._opened:
+            left = self.window
+            if left <= 0:
+                self.lapsed()
+            raise Transient("perhaps_ours", f"a request before may have made it ({refusal})", after=left)
+        if self.entry.generation > 1:
+            detail = f"perhaps by the bot itself, its acceptance of an earlier offer being lost ({refusal})"
+            raise Permanent(Outcome.OCCUPIED, detail=detail)
 
     def lapsed(self) -> None:
         """Connect says that this generation's participant is gone: the next request asks for another."""

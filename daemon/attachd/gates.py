@@ -6,7 +6,7 @@ way, the bot's cap on open chats. Who learns something of the other side (an ans
 here, and everybody who waits is looked at again.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
@@ -17,95 +17,18 @@ import structlog
 from attachd.circuit import Circuit
 from attachd.errors import Permanent, Transient
 from attachd.model import Bot
+from attachd.places import OpenChats, Places
 from attachd.ports import Runtime
 from attachd.waiting import Gate
 
 _LOOK_SECONDS: Final = 1.0
+#: Chats looked up a second while a bot is full.
+_LOOKUPS: Final = 10
 _PROBE_SECONDS: Final = 3.0
-_TOLD_SECONDS: Final = 60.0
+_TICK_SECONDS: Final = 1e-3  # a wait that rounding has left over must still move the clock
 _LONGEST_RETRY_AFTER_SECONDS: Final = 300.0
-#: A chat ends by itself at last: ChatDurationInMinutes is at most seven days, 25 hours by default (StartChatContact).
-_CHAT_SECONDS: Final = 25 * 3600.0
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(slots=True)
-class Places:
-    """So many at once."""
-
-    most: float = inf
-    taken: int = 0
-
-    def wait(self, _now: float) -> float:
-        """See ``waiting.Gate``."""
-        return 0.0 if self.taken < self.most else inf
-
-    def enter(self) -> None:
-        """See ``waiting.Gate``."""
-        self.taken += 1
-
-    def leave(self) -> None:
-        """See ``waiting.Gate``."""
-        self.taken -= 1
-
-
-class OpenChats:
-    """How many chats a bot has open: those on their way in, and those handed over and not known to have ended.
-
-    Args:
-        most: the bot's ``max_chats``.
-        expire_seconds: a chat whose end was never told counts no longer than this.
-    """
-
-    def __init__(self, most: float = inf, *, expire_seconds: float = _CHAT_SECONDS) -> None:
-        self.most = most
-        self._expire_seconds = expire_seconds
-        self._coming = 0
-        self._open: dict[str, float] = {}  # contact → when it expires, in order
-        self._unknown = 0  # of which the runtime told and we know nothing: taken for true for a minute
-        self._unknown_until = 0.0
-
-    def __len__(self) -> int:
-        return self._coming + len(self._open) + self._unknown
-
-    def wait(self, now: float) -> float:
-        """See ``waiting.Gate``."""
-        if len(self) < self.most:
-            return 0.0
-        while self._open and next(iter(self._open.values())) <= now:
-            del self._open[next(iter(self._open))]
-        if now >= self._unknown_until:
-            self._unknown = 0
-        if len(self) < self.most:
-            return 0.0
-        until = next(iter(self._open.values()), inf)
-        return max(0.0, (min(until, self._unknown_until) if self._unknown else until) - now)
-
-    def enter(self) -> None:
-        """See ``waiting.Gate``."""
-        self._coming += 1
-
-    def leave(self) -> None:
-        """See ``waiting.Gate``."""
-        self._coming -= 1
-
-    def opened(self, contact_id: str, now: float) -> None:
-        """The bot has this chat."""
-        self._open[contact_id] = now + self._expire_seconds
-
-    def ended(self, contact_id: str) -> bool:
-        """This chat is over; whether the bot had it."""
-        return self._open.pop(contact_id, None) is not None
-
-    def told(self, count: int, now: float) -> None:
-        """The runtime's own word: so many chats it has. What we thought of beside that has ended, the oldest first.
-
-        What it has beside ours counts for a minute: no end event will tell us of those.
-        """
-        while len(self._open) > count:
-            del self._open[next(iter(self._open))]
-        self._unknown, self._unknown_until = count - len(self._open), now + _TOLD_SECONDS
 
 
 class RuntimeGate:
@@ -210,22 +133,32 @@ class Way:
             gate.leave()
 
 
+async def _unknown(_: str) -> bool:
+    return False
+
+
 class Gates:
     """All of them. ``run()`` probes the runtimes whose circuits are open, and must be running for any to close.
 
     Args:
         runtimes: by name, with the cap on hand-offs under way.
         stir: called whenever a gate may have opened.
+        over: whether a contact's end is on record (``Claims.over``).
     """
 
     def __init__(
-        self, runtimes: Iterable[RuntimeGate], caps: Mapping[str, float], stir: Callable[[], None]
+        self,
+        runtimes: Iterable[RuntimeGate],
+        caps: Mapping[str, float],
+        stir: Callable[[], None],
+        over: Callable[[str], Awaitable[bool]] = _unknown,
     ) -> None:
         self.runtimes = {gate.name: gate for gate in runtimes}
         self._caps = caps
         self._chats: dict[str, OpenChats] = {}
         self._ways: dict[tuple[str, tuple[str, ...]], tuple[Way, ...]] = {}
         self._stir = stir
+        self._over = over
         self._changed = anyio.Event()
 
     def ways(self, instance: str, circuit: Circuit, bots: Sequence[Bot]) -> tuple[Way, ...]:
@@ -256,6 +189,7 @@ class Gates:
     def stir(self) -> None:
         """Something changed: whoever waits at a gate is looked at again."""
         self._changed.set()
+        self._changed = anyio.Event()
         self._stir()
 
     @property
@@ -272,20 +206,40 @@ class Gates:
         return len(self._chats[bot]) if bot in self._chats else 0
 
     async def run(self, report: Callable[[], None] = lambda: None) -> None:
-        """Probe what is due, for ever."""
+        """Probe the runtimes whose circuits are open, and look for ends that others have read, for ever."""
+        async with anyio.create_task_group() as tasks:
+            for gate in self.runtimes.values():
+                tasks.start_soon(self._watch, gate)
+            tasks.start_soon(self._learn_of_ends)
+            while True:
+                report()
+                await anyio.sleep(_LOOK_SECONDS)
+
+    async def _watch(self, gate: RuntimeGate) -> None:
+        """Probe one runtime whenever that is due. A slow one delays no other."""
         while True:
-            report()
-            self._changed = anyio.Event()
-            now = anyio.current_time()
-            due = {gate: gate.due(now) for gate in self.runtimes.values()}
-            with anyio.move_on_after(min([_LOOK_SECONDS, *due.values()])):
-                await self._changed.wait()
-            async with anyio.create_task_group() as probes:
-                for gate in self.runtimes.values():
-                    if gate.due(anyio.current_time()) <= 0:
-                        probes.start_soon(gate.probe)
-            if any(seconds < inf for seconds in due.values()):
-                self._stir()
+            changed = self._changed
+            due = gate.due(anyio.current_time())
+            if due > 0:
+                with anyio.move_on_after(max(due, _TICK_SECONDS)):
+                    await changed.wait()
+                continue
+            await gate.probe()
+            self._stir()
+
+    async def _learn_of_ends(self) -> None:
+        """While a bot is full, look its chats up in turn: an end that another replica read stands in the journal alone."""
+        while True:
+            await anyio.sleep(_LOOK_SECONDS)
+            for chats in self._chats.values():
+                for contact_id in chats.to_look_up(_LOOKUPS) if len(chats) >= chats.most else ():
+                    try:
+                        over = await self._over(contact_id)
+                    except Transient as error:
+                        log.debug("gates.not_looked_up", contact=contact_id, reason=str(error))
+                        break
+                    if over:
+                        self.ended(contact_id)
 
     def _way(self, circuit: Circuit, bot: Bot) -> Way:
         runtime = self.runtimes[bot.runtime]

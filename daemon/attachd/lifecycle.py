@@ -122,6 +122,7 @@ class Entry:
         bot: the bot chosen.
         rule: the rule that chose it.
         reason: why it closed or ended.
+        runtime: who has it, once it is handed over.
     """
 
     contact_id: str
@@ -135,6 +136,7 @@ class Entry:
     bot: str | None = None
     rule: str | None = None
     reason: str | None = None
+    runtime: str | None = None
 
 
 def move(entry: Entry, stage: Stage, now: float, **changes: object) -> Entry:

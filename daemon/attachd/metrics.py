@@ -4,9 +4,13 @@
 in hand: nothing is received and forgotten.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+
+from attachd.errors import Permanent, Transient
 
 _LATENCY: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0, 30.0, 60.0, 300.0)
 _REMAINING: Final = (0.0, 1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 13.0, 14.0, 14.5, 15.0)
@@ -113,3 +117,14 @@ class Metrics:
     def exposition(self) -> bytes:
         """The Prometheus text format."""
         return generate_latest(self.registry)
+
+
+@contextmanager
+def counted(counter: Counter, *labels: str) -> Iterator[None]:
+    """Count a try by its result: ``ok``, or the reason that it failed for."""
+    try:
+        yield
+    except (Transient, Permanent) as error:
+        counter.labels(*labels, error.reason).inc()
+        raise
+    counter.labels(*labels, "ok").inc()

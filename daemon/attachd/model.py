@@ -198,13 +198,14 @@ class Choice:
     """The bots that the rules choose for an event, in order of preference, by which rule.
 
     ``priority``: higher goes first where chats wait. ``patience``: an event older than so many seconds gets no
-    bot any more.
+    bot any more. ``fallback``: the runtime that is offered a participant that the bot's own does not take.
     """
 
     bots: tuple[Bot, ...]
     rule: str
     priority: int = 0
     patience: float = 60.0
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,23 +1,32 @@
 """attach: a bot's recipe, call by call.
 
+    [StartContactStreaming] → [UpdateParticipantRoleConfig] → CreateParticipant → [CreateParticipantConnection]
+
 Each call waits for a token of its own quota and tells it how it fared; which calls there are is the bot's recipe. What
 was done need not be undone: StartContactStreaming is idempotent by its ClientToken, timers set twice are the same timers.
 """
 
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
+from functools import partial
 from typing import Final
 
 import anyio
 import structlog
 
+from attachd.chat import Chat
 from attachd.errors import Permanent, Transient
-from attachd.instances import Instance
 from attachd.lifecycle import client_token
-from attachd.model import AttachRequest, Connection, Contact, ContactState, Outcome, Participant, Recipe
+from attachd.metrics import Metrics, counted
+from attachd.model import AttachRequest, Bot, Connection, ContactState, Outcome, Participant
+from attachd.retry import Backoff, retrying
 
-_CONNECT_TRY_SECONDS: Final = 4.0
+_BACKOFF: Final = Backoff(first=0.1, cap=2.0)
+_CONNECT_SECONDS: Final = 6.0
+_LOOK_SECONDS: Final = 4.0
+_STALE_TOKEN_SECONDS: Final = 1.0
 _DISMISS_SECONDS: Final = 5.0
 _DISMISS_CONNECTED_SECONDS: Final = (
     60.0  # nobody else will: DisconnectParticipant is granted 3 times a second
@@ -27,125 +36,179 @@ _TOO_EARLY_SECONDS: Final = 2.0
 log = structlog.get_logger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class Errand:
-    """For which contact calls are made, how urgent they are, and until when they are worth waiting for.
+class Recipes:
+    """Makes participants.
 
-    ``until`` is on the event loop's clock.
+    Args:
+        metrics: where tries are counted.
+        now: the wall clock, in seconds since the epoch.
+        dice: jitter.
     """
 
-    instance: Instance
-    contact: Contact
-    priority: int
-    since: float
-    until: float
+    def __init__(self, *, metrics: Metrics, now: Callable[[], float], dice: random.Random) -> None:
+        self._metrics = metrics
+        self._now = now
+        self._dice = dice
 
-    async def _token(self, api: str, until: float | None = None) -> None:
-        await self.instance.rooms[api].admit(
-            self.contact.id,
-            gates=(),
-            priority=self.priority,
-            since=self.since,
-            until=self.until if until is None else until,
+    async def attach(self, chat: Chat, bot: Bot) -> Participant:
+        """A participant for the bot, by its recipe; the token of CreateParticipant was bought with the admission.
+
+        Raises:
+            Transient: not now.
+            Permanent: never; the outcome says why.
+        """
+        with _unspent(chat):  # until the call leaves, the token is not spent
+            await self._prepare(chat, bot)
+            entry = await chat.claim.begin(bot.name, chat.choice.rule, lapses=not bot.recipe.connect)
+        tries = chat.trail.fields.get("tries", 0) + 1
+        chat.trail.note(bot=bot.name, generation=entry.generation, tries=tries)
+        request = AttachRequest(
+            instance_id=chat.contact.instance_id,
+            contact_id=chat.contact.id,
+            client_token=client_token(chat.contact.instance_id, chat.contact.id, entry.generation),
+            display_name=bot.display_name,
+            role=bot.role,
+            capabilities=bot.capabilities,
         )
-
-    async def prepare(self, recipe: Recipe, *, first: bool) -> None:
-        """What must come before CreateParticipant.
-
-        Args:
-            recipe: the bot's.
-            first: whether no participant can be there yet: timers may be set only before.
-        """
-        attacher, ids = self.instance.attacher, (self.contact.instance_id, self.contact.id)
-        if recipe.streaming_topic is not None:
-            await self._token("StartContactStreaming")
-            try:
-                with self.instance.rooms["StartContactStreaming"].spending():
-                    token = client_token(*ids, 0)
-                    # API reference, StartContactStreaming: the chat's first contact
-                    await attacher.stream(ids[0], self.contact.initial_id, recipe.streaming_topic, token)
-            except (Transient, Permanent) as error:
-                self.instance.heard(error, anyio.current_time())
-                raise
-        if recipe.timers and first:
-            try:
-                await self._token("UpdateParticipantRoleConfig")
-                with self.instance.rooms["UpdateParticipantRoleConfig"].spending():
-                    await attacher.set_timers(*ids, recipe.timers)
-            except (Transient, Permanent) as error:
-                log.warning(
-                    "timers.not_set",
-                    contact=self.contact.id,
-                    reason=str(error),
-                    next="the bot is attached all the same",
-                )
-
-    @contextmanager
-    def unspent(self) -> Iterator[None]:
-        """Round what is done between the purchase of the token and the call: if that fails, the token is given back."""
         try:
-            yield
-        except (Transient, Permanent):
-            self.instance.rooms["CreateParticipant"].give_back()
+            with counted(self._metrics.attach_tries):
+                participant = await self._create(chat, request)
+        except Transient as error:
+            if not error.ambiguous:
+                chat.claim.unspent()
             raise
-
-    async def create(self, request: AttachRequest) -> Participant:
-        """CreateParticipant; its token was bought when the contact was admitted.
-
-        A refusal for the contact's sake is looked into, once: is it over, is an agent there, or was it too early?
-        """
-        now = anyio.current_time()
-        try:
-            with self.instance.rooms["CreateParticipant"].spending():
-                participant = await self.instance.attacher.attach(request)
-        except (Transient, Permanent) as error:
-            self.instance.heard(error, anyio.current_time())
-            if isinstance(error, Permanent) and _worth_a_look(error, request.role):
-                raise judged(
-                    error, await self._look(error, now + _CONNECT_TRY_SECONDS), request.role
-                ) from None
+        except Permanent as error:
+            if error.outcome is Outcome.OCCUPIED:
+                chat.claim.perhaps_ours(error.detail)
             raise
-        self.instance.heard(None, now)
-        return participant
+        return await self._connected(chat, participant) if bot.recipe.connect else participant
 
-    async def _look(self, refusal: Permanent, until: float) -> ContactState:
-        try:
-            await self._token("DescribeContact", until)
-            with self.instance.rooms["DescribeContact"].spending():
-                return await self.instance.attacher.describe(self.contact.instance_id, self.contact.id)
-        except (Transient, Permanent) as error:
-            log.warning(
-                "contact.not_described", contact=self.contact.id, reason=str(error), next="taken as refused"
-            )
-            raise refusal from None
-
-    async def connect(self, participant: Participant, until: float) -> Connection:
-        """CreateParticipantConnection, before ``until``."""
-        await self._token("CreateParticipantConnection", until)
-        with self.instance.rooms["CreateParticipantConnection"].spending():
-            return await self.instance.attacher.connect(participant)
-
-    async def dismiss(self, participant: Participant) -> None:
+    async def dismiss(self, chat: Chat, participant: Participant) -> None:
         """Connect the participant and disconnect it, so that the contact flow takes its branch and goes on."""
         connected = participant.connection is not None
         seconds = _DISMISS_CONNECTED_SECONDS if connected else _DISMISS_SECONDS
         until = anyio.current_time() + seconds
         try:
             with anyio.fail_after(seconds):
-                connection = participant.connection or await self.connect(participant, until)
-                await self._token("DisconnectParticipant", until)
-                with self.instance.rooms["DisconnectParticipant"].spending():
-                    await self.instance.attacher.disconnect(connection)
+                connection = participant.connection or await self._connect(chat, participant, until)
+                await chat.token("DisconnectParticipant", until)
+                with chat.instance.rooms["DisconnectParticipant"].spending():
+                    await chat.instance.attacher.disconnect(connection)
         except (Transient, Permanent, TimeoutError) as error:
             log.warning(
                 "participant.not_dismissed",
-                contact=self.contact.id,
+                contact=chat.contact.id,
                 participant=participant.id,
                 reason=str(error),
                 next="it stays in the chat until the contact ends: end it by hand, or let the flow's Wait block expire"
                 if connected
                 else "Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
             )
+
+    async def _prepare(self, chat: Chat, bot: Bot) -> None:
+        """What must come before CreateParticipant, once a chat and bot."""
+        if bot.name in chat.prepared or not bot.recipe.prepares:
+            return
+        began = anyio.current_time()
+        if bot.recipe.streaming_topic is not None:
+            await self._stream(chat, bot.recipe.streaming_topic)
+        if bot.recipe.timers and chat.claim.entry.requested_at is None:  # they may be set only before
+            await self._set_timers(chat, bot)
+        chat.prepared.add(bot.name)
+        if anyio.current_time() - began > _STALE_TOKEN_SECONDS:
+            raise Transient("prepared", "the token has waited too long for the recipe; it is bought anew")
+
+    async def _stream(self, chat: Chat, topic: str) -> None:
+        instance_id = chat.contact.instance_id
+        await chat.token("StartContactStreaming")
+        try:
+            with chat.instance.rooms["StartContactStreaming"].spending():
+                # API reference, StartContactStreaming: the chat's first contact
+                await chat.instance.attacher.stream(
+                    instance_id,
+                    chat.contact.initial_id,
+                    topic,
+                    client_token(instance_id, chat.contact.id, 0),
+                )
+        except (Transient, Permanent) as error:
+            chat.instance.heard(error, anyio.current_time())
+            raise
+
+    async def _set_timers(self, chat: Chat, bot: Bot) -> None:
+        try:
+            await chat.token("UpdateParticipantRoleConfig")
+            with chat.instance.rooms["UpdateParticipantRoleConfig"].spending():
+                await chat.instance.attacher.set_timers(
+                    chat.contact.instance_id, chat.contact.id, bot.recipe.timers
+                )
+        except (Transient, Permanent) as error:
+            log.warning(
+                "timers.not_set",
+                contact=chat.contact.id,
+                reason=str(error),
+                next="the bot is attached all the same",
+            )
+
+    async def _create(self, chat: Chat, request: AttachRequest) -> Participant:
+        """CreateParticipant.
+
+        A refusal for the contact's sake is looked into, once: is it over, is an agent there, or was it too early?
+        """
+        now = anyio.current_time()
+        try:
+            with chat.instance.rooms["CreateParticipant"].spending():
+                participant = await chat.instance.attacher.attach(request)
+        except (Transient, Permanent) as error:
+            chat.instance.heard(error, anyio.current_time())
+            if isinstance(error, Permanent) and _worth_a_look(error, request.role):
+                state = await self._look(chat, error, now + _LOOK_SECONDS)
+                raise judged(error, state, request.role) from None
+            raise
+        chat.instance.heard(None, now)
+        return participant
+
+    async def _look(self, chat: Chat, refusal: Permanent, until: float) -> ContactState:
+        try:
+            await chat.token("DescribeContact", until)
+            with chat.instance.rooms["DescribeContact"].spending():
+                return await chat.instance.attacher.describe(chat.contact.instance_id, chat.contact.id)
+        except (Transient, Permanent) as error:
+            log.warning(
+                "contact.not_described", contact=chat.contact.id, reason=str(error), next="taken as refused"
+            )
+            raise refusal from None
+
+    async def _connected(self, chat: Chat, participant: Participant) -> Participant:
+        """The 15 s are met by us.
+
+        After a restart they may be over, and the participant connected by our predecessor: Connect alone knows.
+        """
+        left = max(chat.connect_by(self._now()) - self._now(), _CONNECT_SECONDS)
+        until = anyio.current_time() + left
+        try:
+            one_try = partial(self._connect, chat, participant, until)
+            connection = await retrying(one_try, backoff=_BACKOFF, until=until, dice=self._dice)
+        except Permanent as error:
+            if error.outcome is not Outcome.UNSERVED:  # the room's word, not Connect's
+                raise Transient("not_connected", error.reason, ambiguous=True) from None
+            chat.claim.lapsed()
+            raise Transient(error.reason, error.detail) from None
+        return replace(participant, connection=connection)
+
+    async def _connect(self, chat: Chat, participant: Participant, until: float) -> Connection:
+        await chat.token("CreateParticipantConnection", until)
+        with chat.instance.rooms["CreateParticipantConnection"].spending():
+            return await chat.instance.attacher.connect(participant)
+
+
+@contextmanager
+def _unspent(chat: Chat) -> Iterator[None]:
+    """Round what is done between the purchase of the token and the call: if that fails, the token is given back."""
+    try:
+        yield
+    except (Transient, Permanent):
+        chat.instance.rooms["CreateParticipant"].give_back()
+        raise
 
 
 def _worth_a_look(refusal: Permanent, role: str) -> bool:

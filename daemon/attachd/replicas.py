@@ -33,6 +33,7 @@ DEAD_SECONDS: Final = 6.0  # two beats may be lost; more than that is death
 #: This much of the rate is divided evenly, whatever waits where: who has nothing waiting can still begin.
 EVEN: Final = 0.1
 _TURN_BEATS: Final = 5
+_TICK_SECONDS: Final = 1e-3  # a death that rounding has put off must still come
 _RETIRE_SECONDS: Final = 2.0
 _UNHEARD: Final = "the last share stays in force until the journal answers"
 
@@ -97,7 +98,7 @@ class Replicas:
     Args:
         journal: where all of them beat.
         owner: this replica's name, new with every start.
-        seats: the quota's burst; see ``due``.
+        seats: the quota's burst at this moment; see ``due``.
         waiting: how many contacts wait here for the quota.
         on_share: told this replica's share, 0 to 1, and the number of replicas, whenever either changes.
 
@@ -111,7 +112,7 @@ class Replicas:
         journal: Journal,
         owner: str,
         *,
-        seats: int,
+        seats: Callable[[], int],
         waiting: Callable[[], int],
         on_share: Callable[[float, int], None] = lambda _share, _count: None,
     ) -> None:
@@ -167,7 +168,7 @@ class Replicas:
                 unheard = False
             report()
             if self.count == count:  # else there is more, or less, to reserve at once
-                await anyio.sleep_until(wake_at)
+                await anyio.sleep_until(max(wake_at, anyio.current_time() + _TICK_SECONDS))
 
     async def alive(self, owner: str) -> bool:
         """Whether that replica may still be at work. One never heard of is listened for first.
@@ -212,7 +213,7 @@ class Replicas:
         # What the others said is as old as what we said. Were it compared with what waits here now, all would find
         # less due to themselves than there is for as long as their backlogs drain.
         as_old = Beat(owner, count, max(waiting, self._said.waiting), 0.0)
-        share = due(owner, [as_old, *others], self._seats)
+        share = due(owner, [as_old, *others], self._seats())
         # Of what is over all the same, each takes the part that its backlog is of all.
         over = max(0.0, 1.0 - share - sum(beat.reserved for beat in others))
         part = as_old.waiting / max(1, as_old.waiting + sum(beat.waiting for beat in others))

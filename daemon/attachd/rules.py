@@ -22,6 +22,7 @@ class Rule:
     bots: tuple[Bot, ...]
     priority: int = 0
     patience: float = 60.0
+    fallback: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +92,7 @@ class Rules:
             )
         if rule is None:
             raise Permanent(Outcome.NO_BOT, detail="no rule matched")
-        return Choice(rule.bots, rule.name, rule.priority, rule.patience)
+        return Choice(rule.bots, rule.name, rule.priority, rule.patience, rule.fallback)
 
     def explain(self, event: ContactEvent) -> Iterator[Verdict]:
         """Rule by rule, what matched and where it stopped.

@@ -72,7 +72,7 @@ class Room:
     Args:
         quota: what tokens are taken of.
         name: for the log.
-        most: how many may wait; who comes then is sent away for a while.
+        full: whether nobody more may wait; who comes then is sent away for a while.
         on_depth: told how many wait whenever that changes.
     """
 
@@ -81,12 +81,12 @@ class Room:
         quota: Quota,
         *,
         name: str = "",
-        most: float = inf,
+        full: Callable[[], bool] = lambda: False,
         on_depth: Callable[[int], None] = lambda _: None,
     ) -> None:
         self._quota = quota
         self.name = name
-        self._most = most
+        self._full = full
         self._on_depth = on_depth
         self._rows: Seats[_Seat, Gate] = Seats()
         self._seats: dict[str, _Seat] = {}
@@ -118,7 +118,7 @@ class Room:
             Permanent: the contact left without a token: called away, or out of patience (``expired``); or the
                 room is full (``deferred``).
         """
-        if len(self._seats) >= self._most:
+        if self._full():
             raise Permanent(
                 Outcome.DEFERRED, "waiting_room_full", f"{len(self._seats)} wait already"
             )  # back to its source at once: what is in hand must leave room for events that end chats

@@ -435,6 +435,24 @@ async def test_another_applications_database_is_refused_and_left_alone(path: Pat
 
 
 @pytest.mark.real_time
+async def test_a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_contacts(path: Path) -> None:
+    async with SqliteJournal(path).open():
+        pass
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("ALTER TABLE contacts DROP COLUMN runtime")
+        db.execute(
+            "INSERT INTO contacts (contact_id, stage, version, changed_at, generation) VALUES ('c-1', 'closed', 3, 1.0, 1)"
+        )
+        db.execute("PRAGMA user_version = 1")
+        db.commit()
+    journal = SqliteJournal(path)
+    async with journal.open():
+        assert await journal.get("c-1") == Entry("c-1", Stage.CLOSED, version=3, changed_at=1.0)
+        written = Entry("c-2", Stage.HANDED_OFF, version=1, changed_at=2.0, runtime="ava")
+        await journal.put(written)
+        assert await journal.get("c-2") == written
+
+
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
     async with SqliteJournal(path).open():
         pass

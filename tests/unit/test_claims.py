@@ -341,6 +341,24 @@ async def test_a_request_without_effect_does_not_undo_an_earlier_one_that_may_ha
         assert entry.generation == 2
 
 
+async def test_one_that_may_be_ours_and_does_not_lapse_by_itself_is_given_up_when_it_must_have(
+    journal: Journal,
+) -> None:
+    async with _claims(journal).hold("c-1") as claim:
+        await claim.begin("b", "r", lapses=False)
+        await anyio.sleep(4)
+        await claim.begin("b", "r", lapses=False)
+        with pytest.raises(Transient) as waits:
+            claim.perhaps_ours("402")
+        assert waits.value.after == pytest.approx(LAPSE_SECONDS - 4)
+        await anyio.sleep(LAPSE_SECONDS)
+        await claim.begin("b", "r", lapses=False)
+        with pytest.raises(Transient) as over:
+            claim.perhaps_ours("402")
+        assert over.value.after == 0
+        assert (await claim.begin("b", "r", lapses=False)).generation == 2
+
+
 # ── letting go ─────────────────────────────────────────────────────────────────────────────────
 
 

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from attachd.circuit import Circuit
 from attachd.errors import Permanent, Transient
-from attachd.gates import Gates, OpenChats, Places, RuntimeGate
+from attachd.gates import Gates, RuntimeGate
 from attachd.model import Bot, Outcome
+from attachd.places import OpenChats, Places
 from attachd.testing import MemoryRuntime
 
 DOWN = Transient("unreachable", "nobody listens")
@@ -208,3 +209,71 @@ async def test_what_a_failing_probe_said_is_what_the_operator_is_told(error: Tra
     await anyio.sleep(1)
     await gate.probe()
     assert gate.circuit.why == str(error)
+
+
+# ── what others learn, and what is slow ────────────────────────────────────────────────────────
+
+
+async def test_an_end_that_another_replica_read_frees_a_full_bots_place() -> None:
+    over: set[str] = set()
+    asked: list[str] = []
+
+    async def is_over(contact_id: str) -> bool:
+        asked.append(contact_id)
+        return contact_id in over
+
+    gates = Gates([RuntimeGate("ava", MemoryRuntime())], {"b": 30}, lambda: None, is_over)
+    (way,) = gates.ways("instance", Circuit(), (Bot("b", "Ava", "ava"),))
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gates.run)
+        for n in range(29):
+            gates.opened("b", f"c-{n}")
+        await anyio.sleep(10)
+        assert asked == []  # a bot that is not full costs the journal nothing
+        gates.opened("b", "c-29")
+        over.add("c-17")
+        await anyio.sleep(3.5)
+        assert asked == [f"c-{n}" for n in range(18)] + ["c-18", "c-19"]  # ten a second, each in its turn
+        assert way.wait(anyio.current_time()) == 0
+        assert gates.open_chats("b") == 29
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_journal_that_does_not_answer_keeps_places_taken_and_is_asked_again() -> None:
+    answers: list[Transient | None] = [Transient("journal")] * 3
+
+    async def is_over(_: str) -> bool:
+        if answers and (error := answers.pop()) is not None:
+            raise error
+        return True
+
+    gates = Gates([RuntimeGate("ava", MemoryRuntime())], {"b": 1}, lambda: None, is_over)
+    gates.ways("instance", Circuit(), (Bot("b", "Ava", "ava"),))
+    gates.opened("b", "c-1")
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gates.run)
+        await anyio.sleep(2.5)
+        assert gates.open_chats("b") == 1
+        await anyio.sleep(2)
+        assert gates.open_chats("b") == 0
+        tasks.cancel_scope.cancel()
+
+
+async def test_a_runtime_whose_probes_hang_delays_no_other_ones_return() -> None:
+    class Hanging(MemoryRuntime):
+        async def probe(self) -> None:
+            await anyio.sleep_forever()
+
+    quick = RuntimeGate("quick", MemoryRuntime(down=DOWN))
+    gates = Gates([RuntimeGate("hangs", Hanging()), quick], {}, lambda: None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gates.run)
+        for name in ("hangs", "quick"):
+            for _ in range(3):
+                gates.heard(name, DOWN)
+        await anyio.sleep(0.5)
+        assert isinstance(quick.runtime, MemoryRuntime)
+        quick.runtime.down = None
+        await anyio.sleep(0.6)
+        assert quick.wait(anyio.current_time()) == 0
+        tasks.cancel_scope.cancel()

@@ -195,7 +195,7 @@ class Fleet:
         one = Replicas(
             Line(self.board, owner),
             owner,
-            seats=self.burst,
+            seats=lambda: self.burst,
             waiting=lambda: self.waiting.get(owner, 0),
             on_share=on_share,
         )
@@ -309,7 +309,7 @@ async def test_on_a_journal_for_one_process_the_whole_quota_is_ours() -> None:
     one = Replicas(
         MemoryJournal(),
         "us",
-        seats=BURST,
+        seats=lambda: BURST,
         waiting=lambda: 0,
         on_share=lambda share, count: told.append((share, count)),
     )
@@ -462,7 +462,7 @@ async def test_who_cannot_look_does_not_know(fleet: Fleet) -> None:
 
 async def test_progress_is_reported_whether_or_not_the_journal_answers() -> None:
     board, reports = Board(), [0.0]
-    one = Replicas(Line(board, "us"), "us", seats=BURST, waiting=lambda: 0)
+    one = Replicas(Line(board, "us"), "us", seats=lambda: BURST, waiting=lambda: 0)
     with anyio.move_on_after(60):
         async with one.joined():
             board.down = True

@@ -551,6 +551,58 @@ def test_an_arn_is_told_from_a_queues_url(file: Path) -> None:
     assert "its ARN is not its URL" in problem
 
 
+ARN = "arn:aws:connect:{region}:111122223333:instance/{name}"
+
+
+def _instance(name: str, region: str = "eu-central-1", more: str = "") -> str:
+    return f'[[instances]]\narn = "{ARN.format(region=region, name=name)}"\n{more}\n'
+
+
+@pytest.mark.parametrize(
+    ("more", "problem"),
+    [
+        (_instance("a") + _instance("a"), "stands there twice"),
+        (
+            _instance("a", more="quota.rate = 4") + _instance("b", more="quota.rate = 9"),
+            "two quotas for account 111122223333 in eu-central-1",
+        ),
+        (_instance("a", more='endpoint = "connect.internal"'), "not an endpoint"),
+        (_instance("a", more='endpoint = "https://"'), "not an endpoint"),
+        (
+            _instance("a")
+            + '[[bots]]\nname = "b"\ndisplay_name = "B"\nruntime = "ava"\n'
+            + 'streaming_topic = "arn:aws:sns:us-east-1:111122223333:chats"\n',
+            "a topic in us-east-1, and no instance is there: they are in eu-central-1",
+        ),
+        ('[[rules]]\nname = "r"\nbot = ["concierge", "concierge"]\n', "'concierge' stands there twice"),
+        (
+            (
+                '[[bots]]\nname = "b"\ndisplay_name = "B"\nruntime = "ava"\nconnect = true\n'
+                '[[rules]]\nname = "r"\nbot = ["concierge", "b"]\n'
+            ),
+            "connects some of its bots and not the others",
+        ),
+        (
+            (
+                '[[bots]]\nname = "b"\ndisplay_name = "B"\nruntime = "ava"\n'
+                'timers = { idle = "10m", disconnect = "5m" }\n'
+            ),
+            "disconnected before they count as idle",
+        ),
+        ('[[rules]]\nname = "r"\nbot = "concierge"\nfallback = "avo"\n', "did you mean 'ava'?"),
+        ('[[rules]]\nname = "r"\nbot = "concierge"\nfallback = "ava"\n', "own runtime already"),
+    ],
+)
+def test_what_cannot_work_together_is_said_before_it_runs(file: Path, more: str, problem: str) -> None:
+    with pytest.raises(Misconfigured, match=re.escape(problem)):
+        _load(file, MINIMAL + more)
+
+
+def test_instances_of_one_account_may_say_the_same_quota_each(file: Path) -> None:
+    more = _instance("a", more="quota.rate = 4") + _instance("b", more="quota.rate = 4")
+    assert len(_load(file, MINIMAL + more).instances) == 2
+
+
 # ── several sources ────────────────────────────────────────────────────────────────────────────
 
 TWO = """

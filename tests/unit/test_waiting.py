@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from attachd.errors import Permanent
+from attachd.errors import Permanent, Transient
 from attachd.model import Outcome
 from attachd.quota import Quota, Rate
 from attachd.waiting import Room
@@ -453,7 +453,11 @@ async def test_who_waits_at_a_shut_gate_holds_up_nobody_and_costs_no_token() -> 
     assert (shut.inside, ajar.inside) == (1, 2)
 
 
-async def test_a_chat_cancelled_at_the_moment_of_its_grant_does_not_stay_in_the_gate() -> None:
+@pytest.mark.parametrize("cancelled_first", [True, False])
+async def test_a_chat_cancelled_at_the_moment_of_its_grant_does_not_stay_in_the_gate(
+    *,
+    cancelled_first: bool,
+) -> None:
     lobby = Lobby()
     door = Door(lobby.room)
 
@@ -464,6 +468,8 @@ async def test_a_chat_cancelled_at_the_moment_of_its_grant_does_not_stay_in_the_
     async with anyio.create_task_group() as chats:
         chats.start_soon(come_and_go)
         await anyio.sleep(0.0)
+        if cancelled_first:  # it has not noticed yet
+            chats.cancel_scope.cancel()
         lobby.room._call_next(anyio.current_time())
         assert door.inside == 1
         chats.cancel_scope.cancel()
@@ -472,7 +478,7 @@ async def test_a_chat_cancelled_at_the_moment_of_its_grant_does_not_stay_in_the_
 
 async def test_a_full_room_sends_newcomers_away_for_a_while() -> None:
     lobby = Lobby(rate=0.01)
-    lobby.room = Room(Quota(Rate(0.01, 1)), most=2)
+    lobby.room = Room(Quota(Rate(0.01, 1)), full=lambda: len(lobby.room) >= 2)
     async with lobby.running(), anyio.create_task_group() as chats:
         await lobby.wait("served")
         for name in ("a", "b"):
@@ -508,6 +514,41 @@ async def test_when_not_all_can_be_served_in_time_the_newest_go_first_and_back_a
             await anyio.sleep(0.01)
         await anyio.sleep(6)
         assert lobby.order[served:] == [f"calm-{n}" for n in range(5)]
+
+
+async def test_the_order_does_not_flutter_while_the_backlog_is_near_what_patience_allows() -> None:
+    lobby = Lobby(rate=1.0)
+    async with lobby.running(), anyio.create_task_group() as chats:
+
+        async def come(name: str) -> None:
+            now = anyio.current_time()
+            await lobby.wait(name, since=now, until=now + 10)
+
+        for n in range(12):
+            chats.start_soon(come, f"c-{n:02}")
+            await anyio.sleep(0.01)
+        await anyio.sleep(12)
+    served = [int(name[2:]) for name in lobby.order]
+    newest = served[1:6]  # until five are left, which drain in half the patience
+    assert newest == sorted(newest, reverse=True)
+    assert served[-4:] == sorted(served[-4:])
+
+
+async def test_a_refusal_for_another_reason_says_that_the_rate_was_granted() -> None:
+    lobby = Lobby(rate=5.0)
+    room = lobby.room
+
+    async def call(error: Exception) -> None:
+        await anyio.sleep(0.001)
+        with pytest.raises(type(error)), room.spending():
+            raise error
+
+    await call(Transient("throttled"))
+    await call(Permanent(Outcome.REFUSED))
+    await call(Transient("throttled"))
+    assert room.granted_rate == pytest.approx(
+        5 * 0.9 * 0.9, rel=0.01
+    )  # gentle cuts: calls got through between
 
 
 async def test_priority_goes_before_age_in_either_order() -> None:

@@ -21,7 +21,7 @@ from attachd.model import Beat
 
 T = TypeVar("T")
 
-_VERSION: Final = 1
+_VERSION: Final = 2
 _PASSING: Final = {sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR}
 _COLUMNS: Final = tuple(f.name for f in fields(Entry))
 _SCHEMA: Final = """
@@ -36,7 +36,8 @@ CREATE TABLE contacts (
     participant_id TEXT,
     bot            TEXT,
     rule           TEXT,
-    reason         TEXT
+    reason         TEXT,
+    runtime        TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX contacts_by_age ON contacts (changed_at);
 """
@@ -107,6 +108,10 @@ class SqliteJournal:
                     f"[journal] path {self._path}: written by a newer attachd (schema {version}); upgrade this one"
                 ]
             )
+        if version == 1:
+            db.execute("ALTER TABLE contacts ADD COLUMN runtime TEXT")
+            db.execute(f"PRAGMA user_version = {_VERSION}")
+            version = _VERSION
         columns = tuple(row[1] for row in db.execute("PRAGMA table_info(contacts)"))
         (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if (version == 0 and objects) or (version == _VERSION and columns != _COLUMNS):

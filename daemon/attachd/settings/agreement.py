@@ -1,38 +1,53 @@
-"""What tables must agree on: names that are referred to are there, roles fit channels, sources keep out of each other's way."""
+"""What tables must agree on: names that are referred to are there, once; what belongs together fits together.
 
-from collections.abc import Iterable, Mapping
+Judged on the plain data, since a file of which one table is wrong should be told what else is.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attachd.settings.fields import channels
 from attachd.settings.sources import APPLICATION, label
 from attachd.settings.wording import did_you_mean, place
 
+_CHANNELS = {"CUSTOM_BOT": "CHAT", "CUSTOMER": "VOICE"}
+
 
 def problems_between(data: Mapping[str, Any]) -> Iterable[str]:
-    """Names that are referred to and not there, or there twice."""
+    """Everything that no table is wrong about alone, a sentence each."""
     yield from _sources(data.get("source"), data.get("sources") or ())
-    bots, rules, runtimes = (data.get(key) or () for key in ("bots", "rules", "runtimes"))
-    if not (_tables(bots) and _tables(rules) and isinstance(runtimes, Mapping)):
+    bots, rules, instances = (data.get(key) or () for key in ("bots", "rules", "instances"))
+    runtimes = data.get("runtimes") or {}
+    if not (_tables(bots) and _tables(rules) and _tables(instances) and isinstance(runtimes, Mapping)):
         return
-    names = [bot.get("name") for bot in bots]
-    for kind, called in (("bots", names), ("rules", [rule.get("name") for rule in rules])):
-        for name in sorted({str(n) for n in called if n is not None and called.count(n) > 1}):
-            yield f"[[{kind}]]: the name {name!r} stands there twice"
-    roles = {bot["name"]: bot.get("role", "CUSTOM_BOT") for bot in bots if isinstance(bot.get("name"), str)}
+    for kind, key, tables in (
+        ("bots", "name", bots),
+        ("rules", "name", rules),
+        ("instances", "arn", instances),
+    ):
+        for name in _twice(table.get(key) for table in tables):
+            yield f"[[{kind}]]: the {key} {name!r} stands there twice"
+    known = {bot.get("name"): bot for bot in bots if isinstance(bot.get("name"), str)}
     for i, rule in enumerate(rules):
+        where = place(("rules", i, "bot"), data)
         listed: Any = [rule["bot"]] if isinstance(rule.get("bot"), str) else rule.get("bot") or ()
-        for bot in listed:
-            if isinstance(bot, str) and bot not in names:
-                hint = did_you_mean(bot, [str(n) for n in names])
-                yield f"{place(('rules', i, 'bot'), data)}: there is no bot named {bot!r}{hint}"
-        for problem in _unfit(
-            rule.get("when"), [roles[bot] for bot in listed if isinstance(bot, str) and bot in roles]
-        ):
-            yield f"{place(('rules', i, 'bot'), data)}: {problem}"
+        named = [bot for bot in listed if isinstance(bot, str)]
+        yield from _unknown(where, "bot named {}", named, known)
+        yield from (f"{where}: {bot!r} stands there twice" for bot in _twice(named))
+        chosen = [known[bot] for bot in named if bot in known]
+        yield from (f"{where}: {problem}" for problem in _unfit(rule.get("when"), chosen))
+        fallback = rule.get("fallback")
+        yield from _unknown(
+            place(("rules", i, "fallback"), data), "table [runtimes.{}]", [fallback], runtimes
+        )
+        if fallback is not None and any(bot.get("runtime") == fallback for bot in chosen):
+            yield f"{place(('rules', i, 'fallback'), data)}: {fallback!r} is the bot's own runtime already"
     for i, bot in enumerate(bots):
-        if isinstance(runtime := bot.get("runtime"), str) and runtime not in runtimes:
-            hint = did_you_mean(runtime, runtimes)
-            yield f"{place(('bots', i, 'runtime'), data)}: there is no table [runtimes.{runtime}]{hint}"
+        where = place(("bots", i, "runtime"), data)
+        yield from _unknown(where, "table [runtimes.{}]", [bot.get("runtime")], runtimes)
+        yield from (f"{place(('bots', i, 'streaming_topic'), data)}: {p}" for p in _afar(bot, instances))
+    yield from _two_quotas(instances)
 
 
 def _sources(source: object, sources: object) -> Iterable[str]:
@@ -43,23 +58,67 @@ def _sources(source: object, sources: object) -> Iterable[str]:
     if not _tables(sources):
         return
     tables: list[Mapping[str, Any]] = list(sources)  # type: ignore[call-overload]
-    names = [label(table) for table in tables]
-    for name in sorted({name for name in names if names.count(name) > 1}):
+    for name in _twice(label(table) for table in tables):
         yield f"[[sources]]: the name {name!r} stands there twice: give each a 'name' of its own"
-    leases = [table.get("application", APPLICATION) for table in tables if table.get("type") == "kinesis"]
-    for name in sorted({str(name) for name in leases if leases.count(name) > 1}):
+    streams = [table for table in tables if table.get("type") == "kinesis"]
+    for name in _twice(table.get("application", APPLICATION) for table in streams):
         yield f"[[sources]]: two streams cannot share the leases of {name!r}: give each an 'application' of its own"
 
 
-def _unfit(when: object, roles: list[Any]) -> Iterable[str]:
+def _twice(names: Iterable[object]) -> list[str]:
+    return sorted(
+        name for name, count in Counter(n for n in names if isinstance(n, str)).items() if count > 1
+    )
+
+
+def _unknown(where: str, what: str, names: Iterable[object], known: Mapping[Any, Any]) -> Iterable[str]:
+    for name in names:
+        if isinstance(name, str) and name not in known:
+            shown = what.format(repr(name) if what.startswith("bot") else name)
+            yield f"{where}: there is no {shown}{did_you_mean(name, [str(n) for n in known])}"
+
+
+def _unfit(when: object, bots: Sequence[Mapping[str, Any]]) -> Iterable[str]:
     """Role against channel: CUSTOM_BOT joins chats, CUSTOMER joins WebRTC calls (API reference, CreateParticipant)."""
-    if len(set(roles)) > 1:
+    if len({bot.get("connect", False) is True for bot in bots}) > 1:
+        yield "attachd connects some of its bots and not the others: write a rule for each"
+    roles = {role for bot in bots if isinstance(role := bot.get("role", "CUSTOM_BOT"), str)}
+    if len(roles) > 1:
         yield "its bots join in different roles: write a rule for each"
-        return
-    channel = {"CUSTOM_BOT": "CHAT", "CUSTOMER": "VOICE"}.get(roles[0]) if roles else None
-    # One that matches neither is misspelt: `check` warns of it in better words.
-    if channel is not None and (matched := channels(when)) and channel not in matched:
-        yield f"a bot with role {roles[0]} joins only {channel} contacts, which 'when' leaves out"
+    elif roles:
+        (role,) = roles
+        channel = _CHANNELS.get(role)
+        # One that matches neither is misspelt: `check` warns of it in better words.
+        if channel is not None and (matched := channels(when)) and channel not in matched:
+            yield f"a bot with role {role} joins only {channel} contacts, which 'when' leaves out"
+
+
+def _afar(bot: Mapping[str, Any], instances: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    """A chat is streamed to a topic of its instance's own Region (admin guide, "Enable real-time chat message streaming")."""
+    regions = {_region(table.get("arn")) for table in instances} - {""}
+    topic = _region(bot.get("streaming_topic"))
+    if topic and regions and topic not in regions:
+        yield f"a topic in {topic}, and no instance is there: they are in {', '.join(sorted(regions))}"
+
+
+def _two_quotas(instances: Sequence[Mapping[str, Any]]) -> Iterable[str]:
+    quotas: dict[tuple[str, str], Any] = {}
+    for table in instances:
+        arn, quota = table.get("arn"), table.get("quota")
+        if not isinstance(arn, str) or quota is None or arn.count(":") < 5:  # noqa: PLR2004 - parts of an ARN
+            continue
+        account = arn.split(":")[4], _region(arn)
+        if quotas.setdefault(account, quota) != quota:
+            yield (
+                f"[[instances]]: two quotas for account {account[0]} in {account[1]}, whose instances share one: "
+                "write it with one of them"
+            )
+
+
+def _region(arn: object) -> str:
+    """``arn:P:SERVICE:REGION:…``."""
+    parts = arn.split(":") if isinstance(arn, str) else []
+    return parts[3] if len(parts) > 3 else ""  # noqa: PLR2004 - parts of an ARN
 
 
 def _tables(value: object) -> bool:

@@ -86,6 +86,18 @@ def _queue_url(value: str) -> str:
     return value
 
 
+def _endpoint(value: str) -> str:
+    parts = urlsplit(value)
+    if (
+        parts.scheme not in {"http", "https"}
+        or not parts.hostname
+        or parts.port == 0
+        or any(c.isspace() for c in value)
+    ):
+        raise ValueError("not an endpoint: write 'https://…'")
+    return value
+
+
 def _runtime_url(value: str) -> str:
     parts = urlsplit(value)
     if parts.username is not None or parts.password is not None:
@@ -114,6 +126,7 @@ Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
 InstanceArn = Annotated[str, AfterValidator(_instance_arn)]
 RoleArn = Annotated[str, AfterValidator(_role_arn)]
 TopicArn = Annotated[str, AfterValidator(_topic_arn)]
+Endpoint = Annotated[str, AfterValidator(_endpoint)]
 RuntimeUrl = Annotated[str, AfterValidator(_runtime_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
 

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from attachd.settings.fields import (
+    Endpoint,
     InstanceArn,
     Listen,
     Name,
@@ -94,7 +95,9 @@ class Instance(Table):
 
     arn: InstanceArn = Field(description="arn:aws:connect:REGION:ACCOUNT:instance/ID")
     role: RoleArn | None = Field(None, description="the ARN of a role to assume")
-    endpoint: str | None = Field(None, description="Connect's endpoint, instead of where AWS tools would go")
+    endpoint: Endpoint | None = Field(
+        None, description="Connect's endpoint, instead of where AWS tools would go"
+    )
     quota: Quota | None = Field(
         None,
         description="instead of [quota], for the instance's account and Region: the first that has one counts",
@@ -122,6 +125,12 @@ class Timers(Table):
     disconnect: Annotated[Seconds, Field(ge=120, le=28_800, multiple_of=60)] | None = Field(
         None, description="… and is disconnected: DISCONNECT_NONCUSTOMER"
     )
+
+    @model_validator(mode="after")
+    def _idle_first(self) -> Self:
+        if self.idle is not None and self.disconnect is not None and self.disconnect < self.idle:
+            raise ValueError("the customer would be disconnected before they count as idle")
+        return self
 
     def as_request(self) -> dict[str, int]:
         """Minutes by TimerType."""
@@ -170,6 +179,10 @@ class Rule(Table):
     )
     priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
     attach_within: Seconds = Field(60, description="an event older than this gets no bot any more")
+    fallback: Name | None = Field(
+        None,
+        description="one of [runtimes.…]: offered a participant that the bot's own runtime does not take",
+    )
 
 
 class WebhookRuntime(Table):

@@ -19,7 +19,7 @@ from attachd import aws, health, traces
 from attachd import settings as s
 from attachd.claims import Claims
 from attachd.gates import Gates, RuntimeGate
-from attachd.instances import ACCOUNT_QUOTAS, Instances
+from attachd.instances import Instances
 from attachd.journals.memory import MemoryJournal
 from attachd.metrics import Metrics
 from attachd.notify import Notifier
@@ -64,6 +64,7 @@ class App:
     progress: Progress
     instances: Instances
     gates: Gates
+    connects: Connects
 
     @property
     def trouble(self) -> list[str]:
@@ -73,7 +74,7 @@ class App:
     @property
     def waiting(self) -> int:
         """Chats that wait for a token or a runtime."""
-        return _waiting(self.instances)
+        return self.connects.waiting
 
 
 @asynccontextmanager
@@ -97,13 +98,12 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         instances = Instances(
             connects.instance, partial(progress.reporter, within_seconds=config.service.stall)
         )
-        gates = await _gates(config, stack, instances, metrics, shadow=shadow)
         owner = uuid.uuid4().hex
         replicas = Replicas(
             journal,
             owner,
-            seats=config.quota.burst or round(ACCOUNT_QUOTAS["CreateParticipant"].burst),
-            waiting=lambda: _waiting(instances),
+            seats=lambda: connects.seats,
+            waiting=lambda: connects.waiting,
             on_share=connects.share,
         )
         await stack.enter_async_context(replicas.joined())
@@ -114,6 +114,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
             alive=replicas.alive,
             generations=config.waiting.generations,
         )
+        gates = await _gates(config, stack, instances, claims, metrics, shadow=shadow)
         sources = Sources(
             partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall
         )
@@ -144,21 +145,23 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         for table in config.instances:
             await instances.of(table.arn)
         connects.serve()
-        yield App(service, metrics, progress, instances, gates)
-
-
-def _waiting(instances: Instances) -> int:
-    accounts = {instance.account: None for instance in instances}
-    return sum(len(account.rooms["CreateParticipant"]) for account in accounts)
+        yield App(service, metrics, progress, instances, gates, connects)
 
 
 async def _gates(
-    config: s.Settings, stack: AsyncExitStack, instances: Instances, metrics: Metrics, *, shadow: bool
+    config: s.Settings,
+    stack: AsyncExitStack,
+    instances: Instances,
+    claims: Claims,
+    metrics: Metrics,
+    *,
+    shadow: bool,
 ) -> Gates:
     gates = Gates(
         [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
         {bot.name: bot.max_chats or inf for bot in config.bots},
         instances.stir,
+        claims.over,
     )
     for name, gate in gates.runtimes.items():
         metrics.circuits.labels("runtime", name).set_function(partial(_open, gate))

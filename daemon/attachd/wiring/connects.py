@@ -3,7 +3,6 @@
 import os
 from contextlib import AsyncExitStack
 from functools import partial
-from math import inf
 from typing import Final
 
 import anyio
@@ -50,6 +49,7 @@ class Connects:
         self._listed = {table.arn: table for table in config.instances}
         self._accounts: dict[tuple[str, str], Account] = {}
         self._whole: dict[Room, Rate] = {}
+        self._scarce: list[Room] = []  # CreateParticipant's: many wait there, and replicas share by demand
         self._share = 1.0, 1
         self._serving = False
         self._started_at = anyio.current_time()  # until then a predecessor may have spent every burst
@@ -68,17 +68,35 @@ class Connects:
             self._divide(room)
 
     def _divide(self, room: Room) -> None:
-        """CreateParticipant by demand; all other quotas evenly, since they are used without waiting long for them."""
+        """The scarce one by demand; all other quotas evenly, since they are used without waiting long for them."""
         share, count = self._share
-        if not room.name.startswith("CreateParticipant "):
+        if room not in self._scarce:
             share = 1 / max(1, count)
         room.change(self._whole[room].part(share, 1 / max(1, count)) if share else None)
 
-    def _room(self, name: str, rate: Rate, most: float = inf) -> Room:
-        room = Room(Quota(rate, spent_at=self._started_at), name=name, most=most)
+    def _room(self, name: str, rate: Rate, *, scarce: bool = False) -> Room:
+        quota = Quota(rate, spent_at=self._started_at)
+        room = Room(quota, name=name, full=self._crowded if scarce else lambda: False)
+        if scarce:
+            self._scarce.append(room)
         self._whole[room] = rate
         self._divide(room)
         return room
+
+    def _crowded(self) -> bool:
+        """Of those in hand only a part may wait, in all accounts together."""
+        return self.waiting >= _MAY_WAIT * self._config.service.max_in_hand
+
+    @property
+    def seats(self) -> int:
+        """How many replicas may have a share at once: the smallest burst of all accounts."""
+        bursts = [self._whole[room].burst for room in self._scarce]
+        return int(min(bursts, default=_asked(self._config.quota).burst))
+
+    @property
+    def waiting(self) -> int:
+        """Chats that wait for a token or a runtime."""
+        return sum(len(room) for room in self._scarce)
 
     async def instance(self, arn: str) -> Instance:
         """The instance of this ARN.
@@ -122,8 +140,7 @@ class Connects:
         if key not in self._accounts:
             table = self._quota(key)
             name = f"{account}/{region}"
-            most = _MAY_WAIT * self._config.service.max_in_hand
-            room = self._room(f"CreateParticipant {name}", _usable(table, _asked(table)), most)
+            room = self._room(f"CreateParticipant {name}", _usable(table, _asked(table)), scarce=True)
             for gauge, value in (
                 (self._metrics.waiting, lambda: len(room)),
                 (self._metrics.drain_eta, lambda: room.drain_eta_seconds),

@@ -35,6 +35,7 @@ def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
             bots=tuple(bots[name] for name in table.bot),
             priority=table.priority,
             patience=inf if any_age else table.attach_within,
+            fallback=table.fallback,
         )
         for table in config.rules
     )

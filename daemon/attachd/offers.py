@@ -1,0 +1,139 @@
+"""hand off: offer by offer, until a runtime takes the participant or there is no time left for one.
+
+The bot's own runtime first, for as long as its window lasts; then, a few seconds before the end or when the bot's has
+refused for good, the rule's fallback. Connect counts the 15 s from our call, so every offer is made against that deadline; a
+participant that we have connected ourselves has the chat's patience instead.
+"""
+
+import random
+from collections.abc import Callable
+from typing import Final
+
+import anyio
+import structlog
+
+from attachd.chat import Chat
+from attachd.errors import Permanent, Transient
+from attachd.gates import Gates
+from attachd.lifecycle import LAPSE_SECONDS
+from attachd.metrics import Metrics, counted
+from attachd.model import Handoff, Outcome
+from attachd.retry import Backoff, retrying
+
+# The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
+OFFER_MARGIN_SECONDS: Final = 2.0
+#: What the fallback has of the same window, or half of what is left of it.
+FALLBACK_SECONDS: Final = 5.0
+_BACKOFF: Final = Backoff(first=0.2, cap=2.0)
+
+log = structlog.get_logger(__name__)
+
+
+class Offers:
+    """Makes offers.
+
+    Args:
+        gates: the runtimes, which learn how each offer ended.
+        metrics: where offers are counted.
+        now: the wall clock, in seconds since the epoch.
+        dice: jitter.
+    """
+
+    def __init__(
+        self, gates: Gates, *, metrics: Metrics, now: Callable[[], float], dice: random.Random
+    ) -> None:
+        self._gates = gates
+        self._metrics = metrics
+        self._now = now
+        self._dice = dice
+
+    async def hand_off(self, chat: Chat, handoff: Handoff) -> str:
+        """Offer until a runtime takes it; returns that runtime's name.
+
+        Raises:
+            Transient: nobody took it, and it will lapse: there is time for another generation.
+            Permanent: nobody took it, or the contact ended meanwhile.
+        """
+        runtime, fallback = handoff.bot.runtime, chat.choice.fallback
+        until = self._until(chat, handoff)
+        kept = min(FALLBACK_SECONDS, (until - anyio.current_time()) / 2) if fallback else 0.0
+        try:
+            await self._offer(chat, handoff, runtime, until - kept)
+        except (Transient, Permanent) as error:
+            refusal = error
+        else:
+            return runtime
+        chat.claim.check()
+        if fallback is not None:
+            log.warning(
+                "offer.not_taken",
+                contact=chat.contact.id,
+                runtime=runtime,
+                reason=str(refusal),
+                next=f"the rule's fallback is asked: {fallback}",
+            )
+            try:
+                await self._offer(chat, handoff, fallback, until)
+            except (Transient, Permanent):
+                chat.claim.check()  # what its bot's own runtime said decides
+            else:
+                return fallback
+        raise self._verdict(chat, handoff, refusal) from None
+
+    def _until(self, chat: Chat, handoff: Handoff) -> float:
+        """The end of the window or, if the participant is connected already, of patience; on the event loop's clock."""
+        left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
+        if handoff.participant.connection is not None:
+            left = max(left, chat.left)
+        elif left <= 0:  # nobody has refused this chat, and the next generation may still serve it
+            raise Transient("window_closing", "the participant came too late to be offered")
+        return anyio.current_time() + left
+
+    def _verdict(self, chat: Chat, handoff: Handoff, refusal: Transient | Permanent) -> Transient | Permanent:
+        if isinstance(refusal, Permanent):
+            return refusal
+        detail = f"runtime {handoff.bot.runtime!r} did not accept within the window ({refusal})"
+        lapses = handoff.participant.connection is None
+        if lapses and not chat.claim.last and chat.left > LAPSE_SECONDS:
+            return Transient("not_accepted_in_time", detail)
+        return Permanent(Outcome.UNSERVED, "not_accepted_in_time", detail)
+
+    async def _offer(self, chat: Chat, handoff: Handoff, runtime: str, until: float) -> None:
+        """Offer it to one runtime until it accepts.
+
+        Raises:
+            Transient: it did not in time; the last error.
+            Permanent: it refuses for good, or the contact ended meanwhile.
+        """
+        last = Transient("no_answer")
+
+        async def one_try() -> None:
+            nonlocal last
+            chat.claim.check()
+            chat.trail.note(offers=chat.trail.fields.get("offers", 0) + 1)
+            try:
+                await self._offer_once(handoff, runtime)
+            except Transient as error:
+                last = error
+                raise
+
+        try:
+            with anyio.fail_after(max(0.0, until - anyio.current_time())):
+                await retrying(one_try, backoff=_BACKOFF, until=until, dice=self._dice)
+        except (Transient, TimeoutError):
+            raise last from None
+
+    async def _offer_once(self, handoff: Handoff, runtime: str) -> None:
+        heard: Transient | Permanent | None = None
+        try:
+            with counted(self._metrics.offers, runtime):
+                open_chats = await self._gates.runtimes[runtime].runtime.offer(handoff)
+        except (Transient, Permanent) as error:
+            heard = error
+            log.warning("offer.failed", contact=handoff.contact.id, runtime=runtime, reason=str(error))
+            raise
+        else:
+            if runtime == handoff.bot.runtime:  # what the fallback has is none of the bot's chats
+                self._gates.opened(handoff.bot.name, handoff.contact.id, open_chats)
+        finally:
+            self._gates.heard(runtime, heard)

@@ -1,0 +1,188 @@
+"""hand off: the bot's own runtime, then the fallback, inside the window."""
+
+import asyncio
+from collections.abc import Callable
+
+import anyio
+import pytest
+
+from attachd.claims import Claims
+from attachd.errors import Permanent, Transient
+from attachd.journals.memory import MemoryJournal
+from attachd.lifecycle import Effect, Stage
+from attachd.logs import Trail
+from attachd.model import Bot, Delivery, Handoff, Outcome
+from attachd.patterns import compile_pattern
+from attachd.pipeline import Result
+from attachd.rules import Rule, Rules
+from attachd.testing import Line, MemoryConnect, MemoryRuntime
+
+EPOCH = 1_800_000_000.0
+CHATS = compile_pattern('{"detail":{"channel":["CHAT"]}}')
+Build = Callable[..., bytes]
+REFUSED = Permanent(Outcome.UNSERVED, "runtime_refused")
+RETIRED = Permanent(Outcome.UNSERVED, "runtime_retired")
+
+
+def now() -> float:
+    return EPOCH + asyncio.get_running_loop().time()
+
+
+class Town:
+    """A line whose rule has a fallback."""
+
+    def __init__(self, patience: float = 20.0) -> None:
+        self.connect = MemoryConnect(lapse_seconds=15)
+        self.ava, self.sorry = MemoryRuntime(connect=self.connect), MemoryRuntime(connect=self.connect)
+        self.journal = MemoryJournal()
+        bot = Bot("concierge", "Ava", "ava")
+        rule = Rule("chat", CHATS, (bot,), patience=patience, fallback="sorry")
+        self.line = Line(
+            now,
+            attacher=self.connect,
+            runtimes={"ava": self.ava, "sorry": self.sorry},
+            rules=Rules([rule]),
+            journal=self.journal,
+            max_chats={"concierge": 10},
+        )
+
+    async def carry(self, body: bytes) -> Result:
+        async with self.line.running():
+            return await self.line.pipeline.carry(Delivery("t", "m", body, received_at=0), Trail())
+
+    async def taken_by(self) -> str | None:
+        entry = await self.journal.get("c-1")
+        assert entry is not None
+        return entry.runtime if entry.stage is Stage.HANDED_OFF else None
+
+
+async def test_a_runtime_that_takes_the_chat_is_the_only_one_that_is_asked(contact_event: Build) -> None:
+    town = Town()
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert (town.ava.offers, town.sorry.offers) == (["c-1_1"], [])
+    assert await town.taken_by() == "ava"
+    assert town.line.gates.open_chats("concierge") == 1
+
+
+@pytest.mark.parametrize("refusal", [REFUSED, RETIRED])
+async def test_what_the_bots_runtime_refuses_for_good_the_fallback_is_offered_at_once(
+    contact_event: Build, refusal: Permanent
+) -> None:
+    town = Town()
+    town.ava.faults.append(refusal)
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert now() < EPOCH + 1
+    assert list(town.sorry.accepted) == ["c-1_1"]
+    assert await town.taken_by() == "sorry"
+    assert town.line.gates.open_chats("concierge") == 0  # it is none of the bot's chats
+
+
+async def test_a_runtime_that_is_silent_leaves_the_fallback_its_part_of_the_window(
+    contact_event: Build,
+) -> None:
+    town = Town()
+
+    async def hang(_handoff: Handoff) -> None:
+        await anyio.sleep_forever()
+
+    town.ava.offer = hang  # type: ignore[method-assign,assignment]
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert now() == pytest.approx(EPOCH + 8, abs=0.5)
+    assert list(town.sorry.accepted) == ["c-1_1"]
+
+
+async def test_a_participant_that_neither_takes_is_dismissed(contact_event: Build) -> None:
+    town = Town()
+    town.ava.down = town.sorry.down = Transient("unreachable")
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.UNSERVED
+    assert town.connect.dismissed == [town.connect.made["c-1"].id]
+    assert town.ava.offers
+    assert town.sorry.offers
+
+
+async def test_a_runtime_that_was_only_away_is_asked_again_while_there_is_patience(
+    contact_event: Build,
+) -> None:
+    town = Town(patience=120)
+    town.ava.faults.extend([Transient("runtime_500", after=4.0)] * 2)
+    town.sorry.faults.append(REFUSED)
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert town.ava.accepted
+    assert town.connect.dismissed == []
+
+
+async def test_a_chat_that_ends_meanwhile_is_offered_to_nobody_else_and_not_dismissed(
+    contact_event: Build,
+) -> None:
+    town = Town()
+    town.ava.down = Transient("unreachable", after=3.0)
+    async with town.line.running(), anyio.create_task_group() as chats:
+        delivery = Delivery("t", "m", contact_event("c-1"), received_at=0)
+        chats.start_soon(town.line.pipeline.carry, delivery, Trail())
+        await anyio.sleep(1)
+        end = Delivery("t", "m-2", contact_event("c-1", "DISCONNECTED"), received_at=0)
+        await town.line.pipeline.carry(end, Trail())
+    assert town.sorry.offers == []
+    assert town.connect.dismissed == []
+
+
+# ── what a bot has ─────────────────────────────────────────────────────────────────────────────
+
+
+async def test_a_chat_whose_end_another_replica_read_while_it_was_offered_leaves_no_place_taken(
+    contact_event: Build,
+) -> None:
+    town = Town()
+    offer = town.ava.offer
+
+    async def ends_meanwhile(handoff: Handoff) -> int | None:
+        told = await offer(handoff)
+        await Claims(town.journal, "another", now).end("c-1", Effect.ENDS)
+        return told
+
+    town.ava.offer = ends_meanwhile  # type: ignore[method-assign]
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert town.line.gates.open_chats("concierge") == 0
+
+
+async def test_being_queued_takes_no_bot_away_and_its_end_does(contact_event: Build) -> None:
+    town = Town()
+    for event_type, open_chats in (("INITIATED", 1), ("QUEUED", 1), ("DISCONNECTED", 0)):
+        await town.carry(contact_event("c-1", event_type))
+        assert town.line.gates.open_chats("concierge") == open_chats
+
+
+async def test_a_window_that_a_refused_request_opened_never_opened(contact_event: Build) -> None:
+    town = Town()
+    town.connect.faults.append(Transient("throttled", after=5.0))
+    await town.carry(contact_event("c-1"))
+    (handoff,) = town.ava.accepted.values()
+    assert handoff.connect_by == pytest.approx(EPOCH + 20, abs=1)
+
+
+async def test_while_a_participant_may_be_there_only_its_own_bot_is_asked_for_and_the_next_one_after(
+    contact_event: Build,
+) -> None:
+    connect = MemoryConnect(lapse_seconds=15)
+    connect.faults.append(Transient("timeout", ambiguous=True, after=1.0))
+    ava, max_ = MemoryRuntime(connect=connect), MemoryRuntime(connect=connect)
+    bots = (Bot("first", "First", "ava"), Bot("second", "Second", "max"))
+    line = Line(
+        now,
+        attacher=connect,
+        runtimes={"ava": ava, "max": max_},
+        rules=Rules([Rule("chat", CHATS, bots, patience=120)]),
+    )
+    async with line.running(), anyio.create_task_group() as chats:
+        delivery = Delivery("t", "m", contact_event("c-1"), received_at=0)
+        chats.start_soon(line.pipeline.carry, delivery, Trail())
+        await anyio.sleep(0.5)
+        line.gates.heard("ava", Transient("runtime_busy", after=100.0))
+        await anyio.sleep(20)
+        assert len(connect.requests) == 1
+    assert list(max_.accepted) == ["c-1_2"]
+    assert now() < EPOCH + 30  # as soon as the first one's had surely lapsed
+    names: dict[str, set[str]] = {}
+    for request in connect.requests:
+        names.setdefault(request.client_token, set()).add(request.display_name)
+    assert list(names.values()) == [{"First"}, {"Second"}]
