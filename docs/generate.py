@@ -16,7 +16,9 @@ from attachd.metrics import Metrics
 from attachd.model import Outcome
 
 TABLES: dict[str, type[BaseModel]] = {
-    "[source]": settings.SqsSource,
+    '[source] type = "sqs"': settings.SqsSource,
+    '[source] type = "kinesis"': settings.KinesisSource,
+    '[[sources]] type = "sweep"': settings.SweepSource,
     '[journal] type = "sqlite"': settings.SqliteJournal,
     '[journal] type = "dynamodb"': settings.DynamoJournal,
     '[journal] type = "memory"': settings.MemoryJournal,

@@ -1,12 +1,15 @@
-"""Where AWS sessions come from: the environment, the files and the roles that every AWS tool takes them from.
+"""Where AWS sessions and clients come from: the environment, the files and the roles that every AWS tool takes them from.
 
 attachd adds no way of its own; what is here only makes botocore read what the others read, and assume a role.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from functools import partial
 from typing import Any, Final
 
 import anyio
+import structlog
 from aiobotocore.config import AioConfig
 from aiobotocore.credentials import (
     AioAssumeRoleCredentialFetcher,
@@ -14,12 +17,34 @@ from aiobotocore.credentials import (
     AioDeferredRefreshableCredentials,
 )
 from aiobotocore.session import AioSession, get_session
-from botocore.exceptions import NoCredentialsError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    CredentialRetrievalError,
+    NoCredentialsError,
+    PartialCredentialsError,
+)
 
-from attachd.errors import Transient
+from attachd.errors import Misconfigured, Transient
 
+#: AWS's codes for credentials that it does not take, or takes no more.
+REFUSED: Final = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "InvalidAccessKeyId",
+        "InvalidClientTokenId",
+        "InvalidSignatureException",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+_CONNECT_SECONDS: Final = 2.0
+_RENEW_SECONDS: Final = 10.0
 _ASK_SECONDS: Final = 5.0
 _ROLE_SESSION_NAME: Final = "attachd"
+
+log = structlog.get_logger(__name__)
 
 NewSession = Callable[[], AioSession]
 
@@ -93,3 +118,82 @@ async def applied_quota(made: AioSession, code: str, user_agent: str) -> float:
                 return float(answer["Quota"]["Value"])
     except Exception as error:  # noqa: BLE001 - a convenience: whatever goes wrong, the default stands
         raise Transient("quota_not_read", type(error).__name__) from None  # its text may quote a credential
+
+
+@asynccontextmanager
+async def client(
+    sessions: NewSession,
+    service: str,
+    *,
+    region: str | None = None,
+    endpoint_url: str | None = None,
+    **config: Any,
+) -> AsyncIterator[Any]:
+    """A client, whose calls are as any client's; it is made anew once its credentials are refused.
+
+    botocore reads credentials once for each session: rotated ones, in a file or the environment, only a new one sees.
+    The SDK's retries are off: whoever calls knows better when the next try is due.
+
+    Args:
+        sessions: makes a new session.
+        service: ``sqs`` …
+        region: instead of the configured one.
+        endpoint_url: instead of where AWS tools would go.
+        config: of botocore's ``Config``.
+
+    Raises:
+        Misconfigured: there is no Region.
+    """
+    settings = AioConfig(connect_timeout=_CONNECT_SECONDS, retries={"total_max_attempts": 1}, **config)
+    where = {"region_name": region, "endpoint_url": endpoint_url}
+    made = _Client(lambda: sessions().create_client(service, config=settings, **where))
+    try:
+        await made.make()
+    except BotoCoreError as error:
+        raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
+    try:
+        yield made
+    finally:
+        await made.close()
+
+
+class _Client:
+    def __init__(self, make: Callable[[], AbstractAsyncContextManager[Any]]) -> None:
+        self._make = make
+        self._made: list[tuple[AbstractAsyncContextManager[Any], Any]] = []
+        self._made_at = 0.0
+        self._refused = False
+        self._making = anyio.Lock()
+
+    def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
+        return partial(self._call, operation)
+
+    async def _call(self, operation: str, **parameters: Any) -> Any:
+        async with self._making:
+            if self._refused and anyio.current_time() >= self._made_at + _RENEW_SECONDS:
+                log.info("aws.client_renewed", operation=operation, reason="the credentials were refused")
+                await self.make()
+            _, current = self._made[-1]
+        try:
+            return await getattr(current, operation)(**parameters)
+        except Exception as error:
+            self._refused = self._refused or _of_credentials(error)
+            raise
+
+    async def make(self) -> None:
+        """Make it. The former one stays open for the calls that it is in the middle of."""
+        context = self._make()
+        self._made.append((context, await context.__aenter__()))
+        self._made_at, self._refused = anyio.current_time(), False
+        if len(self._made) > 2:  # noqa: PLR2004 - this one, and the one before it
+            await self._made.pop(0)[0].__aexit__(None, None, None)
+
+    async def close(self) -> None:
+        while self._made:
+            await self._made.pop()[0].__aexit__(None, None, None)
+
+
+def _of_credentials(error: Exception) -> bool:
+    if isinstance(error, ClientError):
+        return str(error.response.get("Error", {}).get("Code", "")) in REFUSED
+    return isinstance(error, NoCredentialsError | PartialCredentialsError | CredentialRetrievalError)

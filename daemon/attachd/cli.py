@@ -8,7 +8,7 @@ import secrets
 import sys
 import time
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -45,6 +45,8 @@ DEFAULT_CONFIG: Final = Path("/etc/attachd/attachd.toml")
 app.command()(simulate)
 journal = typer.Typer(help="The journal's table.", no_args_is_help=True)
 app.add_typer(journal, name="journal")
+leases = typer.Typer(help="The lease table of a Kinesis source.", no_args_is_help=True)
+app.add_typer(leases, name="leases")
 
 
 def main() -> None:
@@ -84,19 +86,41 @@ def run(
     """Serve until SIGTERM, then drain."""
     if shadow and dry_run is not None:
         raise typer.BadParameter("--shadow rehearses with the queue, --dry-run with a file: give one of them")
-    rehearsal = wiring.Rehearsal(_events(dry_run)) if shadow or dry_run is not None else None
+    events = None if dry_run is None else _events(dry_run)
+    rehearsal = shadow or events is not None
+    _run(config, wiring.Mode(rehearsal=rehearsal, events=events, any_age=events is not None))
+
+
+@app.command()
+def replay(
+    events: Annotated[
+        Path, typer.Argument(help="contact events, a JSON document a line; - for standard input")
+    ],
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    any_age: Annotated[bool, typer.Option("--any-age", help="no event is too old for a bot")] = False,
+) -> None:
+    """Carry the events of a file down the line, instead of the source's: archived or dead-lettered ones.
+
+    The journal knows which chats were served: they get no second bot. Exit status 1 if it ended before the file did.
+    """
+    source = _events(events)
+    ended = _run(config, wiring.Mode(events=source, any_age=any_age))
+    told = ", ".join(f"{count} {outcome}" for outcome, count in sorted(ended.items()) if count)
+    typer.echo(f"{events}: {told or 'no events'}")
+    raise typer.Exit(0 if source.finished.is_set() else 1)
+
+
+def _run(config: Path, mode: wiring.Mode) -> Mapping[str, int]:
+    uvloop = find_spec("uvloop") is not None
     with _configuration_errors():
         loaded = settings.load(config)
         wiring.check(loaded)
         logs.configure(loaded.logging.level, loaded.logging.format)
-        anyio.run(
-            wiring.run, loaded, rehearsal, backend_options={"use_uvloop": find_spec("uvloop") is not None}
-        )
+        return anyio.run(wiring.run, loaded, mode, backend_options={"use_uvloop": uvloop})
 
 
-def _events(path: Path | None) -> FileSource | None:
-    if path is None:
-        return None
+def _events(path: Path) -> FileSource:
     if str(path) == "-":
         return FileSource("standard input", lambda: sys.stdin.buffer)
     return FileSource(str(path), lambda: path.open("rb"))
@@ -183,6 +207,14 @@ def journal_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Make the journal's DynamoDB table, on-demand and with TTL, where it is missing. Safe to repeat."""
     with _configuration_errors():
         for sentence in anyio.run(wiring.create_journal, settings.load(config)):
+            typer.echo(sentence)
+
+
+@leases.command("create")
+def leases_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Make the DynamoDB table for the leases of a Kinesis source, on-demand, where it is missing. Safe to repeat."""
+    with _configuration_errors():
+        for sentence in anyio.run(wiring.create_leases, settings.load(config)):
             typer.echo(sentence)
 
 

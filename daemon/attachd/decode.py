@@ -1,10 +1,14 @@
 """Bytes → ContactEvent: the only place that touches raw JSON.
 
+    the envelope, as EventBridge delivers it; SNS with raw delivery, too    {"detail-type": …, "detail": {…}}
+    SNS around it                                                 {"Type": "Notification", "Message": "{…}"}
+    the detail alone, as by a rule's InputPath "$.detail"               {"contactId": …, "eventType": …}
+
 Lenient in what AWS leaves open (unknown fields, both casings of ``detail``, sentinel timestamps; the page
 orders consumers to ignore what they do not know) and strict in what the line relies on: a contact id and an
 instance. Everything else about a body ends as a ``Permanent`` with its own outcome.
 
-Source: Amazon Connect admin guide, "Amazon Connect contact events".
+Source: Amazon Connect admin guide, "Amazon Connect contact events"; SNS developer guide, "Message JSON formats".
 """
 
 from collections.abc import Mapping
@@ -24,6 +28,14 @@ _SENTINEL_SECONDS: Final = (
     86_400  # documented samples carry 1970-01-01T00:00:00.001Z for "it has not happened"
 )
 
+#: Any of these, and no ``detail``: it is the detail itself.
+_KEYS: Final = frozenset({"contactId", "ContactId", "eventType", "EventType"})
+_ABOUT: Final = {
+    "CONNECTED_TO_SYSTEM": "connectedToSystemTimestamp",
+    "DISCONNECTED": "disconnectTimestamp",
+    "COMPLETED": "disconnectTimestamp",
+}
+
 _parse = msgspec.json.Decoder().decode
 
 
@@ -31,7 +43,7 @@ def decode(body: bytes, *, received_at: float, max_bytes: int) -> ContactEvent:
     """The contact event that a body holds.
 
     Args:
-        body: an EventBridge envelope, as JSON.
+        body: a contact event as JSON, in one of the forms above.
         received_at: stands in for an event time that is missing or unreadable; seconds since the epoch.
         max_bytes: a larger body is refused unread.
 
@@ -41,10 +53,12 @@ def decode(body: bytes, *, received_at: float, max_bytes: int) -> ContactEvent:
     """
     if len(body) > max_bytes:
         raise Permanent(Outcome.TOO_LARGE, detail=f"the body has {len(body)} bytes, {max_bytes} are allowed")
-    try:
-        document = _parse(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise Permanent(Outcome.NOT_JSON, detail=f"the body is not JSON: {error}") from None
+    document = _json(body)
+    if isinstance(document, dict) and document.get("Type") == "Notification":
+        message = document.get("Message")
+        document = _json(message) if isinstance(message, str) else None
+    if isinstance(document, dict) and "detail" not in document and _KEYS & document.keys():
+        document = {"source": "aws.connect", "detail-type": DETAIL_TYPE, "detail": document}
     if not isinstance(document, dict) or not isinstance(document.get("detail"), dict):
         raise Permanent(Outcome.NOT_A_CONTACT_EVENT, detail="the body is JSON, but no EventBridge envelope")
     if document.get("detail-type") != DETAIL_TYPE:
@@ -52,6 +66,13 @@ def decode(body: bytes, *, received_at: float, max_bytes: int) -> ContactEvent:
         raise Permanent(Outcome.NOT_A_CONTACT_EVENT, detail=f"detail-type is {seen!r}, not {DETAIL_TYPE!r}")
     document = document | {"detail": _plain(document["detail"])}
     return _event(document, document["detail"], received_at)
+
+
+def _json(text: bytes | str) -> Any:
+    try:
+        return _parse(text)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise Permanent(Outcome.NOT_JSON, detail=f"the body is not JSON: {error}") from None
 
 
 def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float) -> ContactEvent:
@@ -69,7 +90,7 @@ def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float)
     return ContactEvent(
         id=_text(document.get("id")) or "",
         type=event_type,
-        time=min(_timestamp(document.get("time")) or received_at, received_at),  # no event is from the future
+        time=min(_moment(document, event_type) or received_at, received_at),  # no event is from the future
         contact=Contact(
             id=contact_id,
             instance_arn=instance_arn,
@@ -92,6 +113,14 @@ def _plain(detail: dict[str, Any]) -> dict[str, Any]:
         detail = {key[:1].lower() + key[1:]: value for key, value in detail.items()}
     channel = detail.get("channel")
     return detail | {"channel": channel.upper()} if isinstance(channel, str) else detail
+
+
+def _moment(document: dict[str, Any], event_type: str) -> float | None:
+    """When the event was; a detail alone does not say it, but has the moment that such an event is about."""
+    if "time" in document:
+        return _timestamp(document["time"])
+    detail = document["detail"]
+    return _timestamp(detail.get(_ABOUT.get(event_type))) or _timestamp(detail.get("initiationTimestamp"))
 
 
 def _text(value: object) -> str | None:

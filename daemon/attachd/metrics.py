@@ -33,8 +33,29 @@ class Metrics:
             ["source"],
             registry=r,
         )
+        self.entry_failures = Counter(
+            "attachd_batch_entry_failures",
+            "Entries that SQS refused of a batch; each is tried again",
+            ["source", "call", "reason"],
+            registry=r,
+        )
         self.receive_errors = Counter(
             "attachd_receive_errors", "Polls that failed", ["source", "reason"], registry=r
+        )
+        self.source_up = Gauge(
+            "attachd_source_up",
+            "1 while the source's last poll succeeded and it lets us settle",
+            ["source"],
+            registry=r,
+        )
+        self.stream_behind = Gauge(
+            "attachd_stream_behind_seconds",
+            "Between the newest record and the last one read, on the shard that is furthest behind",
+            ["source"],
+            registry=r,
+        )
+        self.stream_shards = Gauge(
+            "attachd_stream_shards", "Shards that this process holds the leases of", ["source"], registry=r
         )
         self.waiting = Gauge(
             "attachd_waiting", "Contacts waiting for a token or a runtime", ["account", "region"], registry=r
@@ -82,6 +103,16 @@ class Metrics:
             buckets=_REMAINING,
             registry=r,
         )
+
+    def ended(self) -> dict[str, int]:
+        """How many deliveries ended with which outcome, over all sources."""
+        counts: dict[str, int] = {}
+        for metric in self.outcomes.collect():
+            for sample in metric.samples:
+                if sample.name.endswith("_total"):
+                    outcome = sample.labels["outcome"]
+                    counts[outcome] = counts.get(outcome, 0) + int(sample.value)
+        return counts
 
     def exposition(self) -> bytes:
         """The Prometheus text format."""

@@ -5,7 +5,7 @@ to one contract suite (``tests/contract``). Adapters raise ``Transient``, ``Perm
 only; a foreign exception that leaves an adapter is a defect.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from attachd.model import (
     Handoff,
     Participant,
 )
+from attachd.streams import Batch, Lease, Listing, Start
 
 
 class Source(Protocol):
@@ -28,9 +29,14 @@ class Source(Protocol):
     ``receive`` and ``settle`` are called only while ``open()`` is entered. Everything received and not yet
     settled stays ours: the source keeps it from other consumers (visibility timeout, lease) until it is
     settled, through the drain as well.
+
+    Attributes:
+        name: what logs and metrics call it; no other source's.
+        polls: how many ``receive`` may be under way at once.
     """
 
     name: str
+    polls: int
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Connect, check that the source is there, keep what is in hand until it is left.
@@ -165,6 +171,80 @@ class Journal(Protocol):
 
     async def retire(self, beat: Beat) -> None:
         """Forget a replica, unless it has beaten again since that beat.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        ...
+
+
+class Stream(Protocol):
+    """A sharded stream, as far as its consumer needs it: which shards there are, and what is in each."""
+
+    name: str
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Connect.
+
+        Raises:
+            Misconfigured: the stream does not exist. It is never created.
+        """
+        ...
+
+    async def shards(self) -> Listing:
+        """All the shards, those that are closed and still kept too.
+
+        Raises:
+            Transient: the stream does not answer, or answered only in part.
+        """
+        ...
+
+    def read(self, shard_id: str, start: Start) -> AsyncGenerator[Batch, None]:
+        """The shard's records in order, for ever, or until a batch says that the shard has ended.
+
+        The record at a ``Position`` itself comes again, since only a part of it may be finished. There is a batch
+        every few seconds, an empty one if nothing has come.
+
+        Raises:
+            Transient: the reading has broken off; read again from the last record. ``no_such_shard`` if the shard,
+                or the whole stream, is not there.
+        """
+        ...
+
+
+class Leases(Protocol):
+    """Who reads which shard, and how far it is finished. Knows no rules: those are ``streams.Lease``'s moves."""
+
+    def open(self) -> AbstractAsyncContextManager[None]:
+        """Open the store.
+
+        Raises:
+            Misconfigured: it cannot be opened, or is not there. A table is never created.
+            Transient: it cannot be opened now.
+        """
+        ...
+
+    async def all(self) -> Sequence[Lease]:
+        """Every lease, as last written by anybody.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        ...
+
+    async def put(self, lease: Lease, was: Lease | None) -> bool:
+        """Write the lease if owner and counter stored are those of ``was`` (None: nothing is stored).
+
+        Says whether the lease is stored now: then ``lease`` is what the writer holds, and otherwise somebody else has
+        it. Durable when it returns.
+
+        Raises:
+            Transient: the store does not answer; the write may have happened, and may be repeated as it is.
+        """
+        ...
+
+    async def drop(self, lease: Lease) -> None:
+        """Forget the lease, if it is stored with that counter.
 
         Raises:
             Transient: the store does not answer.

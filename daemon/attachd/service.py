@@ -8,6 +8,7 @@ import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import anyio
@@ -25,6 +26,7 @@ from attachd.progress import Progress
 from attachd.retry import Backoff
 from attachd.traces import Trace
 
+_NOT_POLLED: Final = "not polled yet"
 _PULL_BATCH: Final = 10
 _SETTLE_SECONDS: Final = 10.0
 _MAX_DOUBLINGS: Final = 5
@@ -96,7 +98,7 @@ class Service:
         trace: takes each delivery's canonical line, too.
 
     Attributes:
-        ready: set once every source has been polled with success.
+        ready: set once every source has been polled, and one of them with success.
     """
 
     def __init__(
@@ -124,7 +126,9 @@ class Service:
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
         self._unsettled: dict[str, str] = {}
-        self._polled: dict[str, str | None] = {source.name: "not polled yet" for source in sources}
+        self._polled: dict[str, str | None] = {source.name: _NOT_POLLED for source in sources}
+        for source in sources:
+            metrics.source_up.labels(source.name).set_function(partial(self._up, source.name))
 
     @property
     def trouble(self) -> list[str]:
@@ -133,6 +137,9 @@ class Service:
             return ["draining: no new chats are taken"]
         polls = [f"source {name}: {why}" for name, why in self._polled.items() if why is not None]
         return polls + [f"source {name}: cannot settle: {why}" for name, why in self._unsettled.items()]
+
+    def _up(self, name: str) -> bool:
+        return self._polled[name] is None and name not in self._unsettled
 
     @property
     def draining(self) -> bool:
@@ -161,11 +168,12 @@ class Service:
                 with self._work:
                     async with anyio.create_task_group() as work:
                         for source in self._sources:
-                            work.start_soon(self._pull, source, work)
+                            for number in range(source.polls):
+                                work.start_soon(self._pull, source, number, work)
                 background.cancel_scope.cancel()
 
-    async def _pull(self, source: Source, work: TaskGroup) -> None:
-        task = f"pull {source.name}"
+    async def _pull(self, source: Source, number: int, work: TaskGroup) -> None:
+        task = f"pull {source.name}" + (f" {number + 1}" if number else "")
         failures = 0
         while (slots := await self._slots.take(_PULL_BATCH)) > 0:
             self._progress.reporter(task, self._limits.stall_seconds)
@@ -177,8 +185,9 @@ class Service:
                 work.start_soon(self._see_through, source, delivery)
             failures = failures + 1 if error else 0
             self._polled[source.name] = error
-            if not self.trouble:
-                self.ready.set()
+            polled = self._polled.values()
+            if None in polled and _NOT_POLLED not in polled:
+                self.ready.set()  # a source that fails must not keep systemd from the others
             if failures:
                 delay = _PULL_BACKOFF.delay(failures, None, self._dice)
                 log.warning(
@@ -230,15 +239,17 @@ class Service:
             release_seconds=self._limits.release_seconds * 2 ** min(delivery.attempt - 1, _MAX_DOUBLINGS),
         )
         unsettled: str | None = f"no answer in {_SETTLE_SECONDS:.0f} s"
+        theirs = False
         with anyio.move_on_after(_SETTLE_SECONDS, shield=True):
             try:
                 await source.settle(delivery, disposition)
                 unsettled = None
             except Transient as error:
-                unsettled = str(error)
+                unsettled, theirs = str(error), error.reason == "not_ours"
         self._unsettled.pop(source.name, None)
         if unsettled is not None:
-            self._unsettled[source.name] = unsettled
+            if not theirs:  # that another has it now is no trouble of ours
+                self._unsettled[source.name] = unsettled
             self._metrics.unsettled.labels(source.name).inc()
             log.warning(
                 "delivery.not_settled",

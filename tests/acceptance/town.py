@@ -97,22 +97,27 @@ class Town:
     robot: Robot
     config: Path
 
-    @asynccontextmanager
-    async def attachd(self, name: str = "attachd", **overrides: str) -> AsyncIterator[Running]:
-        """Run it; ``overrides`` are environment variables."""
-        environment = (
+    @property
+    def environment(self) -> dict[str, str]:
+        """What attachd finds the town by."""
+        return (
             aws.credentials()
             | self.embedded.environment
             | {
+                "AWS_ENDPOINT_URL_KINESIS": self.embedded.url,
+                "AWS_ENDPOINT_URL_DYNAMODB": self.embedded.url,
                 "AWS_ENDPOINT_URL_CONNECT": self.simulator.url,
                 "AWS_ENDPOINT_URL_CONNECTPARTICIPANT": self.simulator.url,
                 "BOT_KEY": SECRET,
             }
-            | overrides
         )
+
+    @asynccontextmanager
+    async def attachd(self, name: str = "attachd", **overrides: str) -> AsyncIterator[Running]:
+        """Run it; ``overrides`` are environment variables."""
         command = processes.attachd("run", "--config", str(self.config))
         async with processes.running(
-            name, command, environment, self.folder, says="attachd.starting"
+            name, command, self.environment | overrides, self.folder, says="attachd.starting"
         ) as daemon:
             yield daemon
 

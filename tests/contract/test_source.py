@@ -1,4 +1,4 @@
-"""What every source keeps of its port's word: in memory, and SQS over real sockets."""
+"""What every source keeps of its port's word: in memory, and SQS and Kinesis over real sockets."""
 
 import random
 import time
@@ -12,19 +12,38 @@ import pytest
 from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from attachd import ports
 from attachd.errors import Transient
+from attachd.metrics import Metrics
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Source
-from attachd.sources.sqs import SqsSource
-from attachd.testing import MemorySource
+from attachd.progress import Progress
+from attachd.sources.kinesis.dynamodb import DynamoLeases
+from attachd.sources.kinesis.source import KinesisSource
+from attachd.sources.kinesis.stream import KinesisStream
+from attachd.sources.kinesis.timing import Timing
+from attachd.sources.quarantine import SqsQuarantine
+from attachd.sources.sqs import Queue, SqsSource
+from attachd.streams import Edge, Lease
+from attachd.testing import MemoryLeases, MemorySource, MemoryStream
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 POLL_SECONDS = 1
 VISIBILITY_SECONDS = 2
 
 
-class Queue(Protocol):
-    """A queue, and the hands that are not ours."""
+def sessions() -> Any:
+    return SESSION
+
+
+class Feed(Protocol):
+    """A queue, or a stream, and the hands that are not ours.
+
+    Attributes:
+        remembers: whether attempts and releases are known to whoever comes next; a stream knows a checkpoint alone.
+    """
+
+    remembers: bool
 
     def consumer(self) -> Source:
         """One more source on the queue."""
@@ -46,6 +65,8 @@ class Queue(Protocol):
 
 
 class InMemory:
+    remembers = True
+
     def __init__(self) -> None:
         self.source = MemorySource(poll_seconds=POLL_SECONDS)
 
@@ -67,6 +88,8 @@ class InMemory:
 
 
 class OnSqs:
+    remembers = True
+
     def __init__(self, client: Any, url: str, quarantine_url: str) -> None:
         self._client = client
         self._url = url
@@ -74,11 +97,14 @@ class OnSqs:
 
     def consumer(self) -> Source:
         return SqsSource(
-            SESSION,
-            self._url,
-            quarantine_url=self._quarantine_url,
-            poll_seconds=POLL_SECONDS,
-            visibility_seconds=VISIBILITY_SECONDS,
+            sessions,
+            Queue(self._url, "contact-events", 1, POLL_SECONDS, VISIBILITY_SECONDS),
+            aside=SqsQuarantine(
+                sessions, self._quarantine_url, dice=random.Random(1), user_agent="attachd/test"
+            ),
+            metrics=Metrics(),
+            progress=Progress(anyio.current_time),
+            stall_seconds=60,
             now=time.time,
             dice=random.Random(1),
             user_agent="attachd/test",
@@ -86,7 +112,11 @@ class OnSqs:
 
     async def add(self, *bodies: bytes) -> None:
         for body in bodies:
-            await self._client.send_message(QueueUrl=self._url, MessageBody=body.decode())
+            key = str(uuid.uuid4())
+            fifo = (
+                {"MessageGroupId": key, "MessageDeduplicationId": key} if self._url.endswith("fifo") else {}
+            )
+            await self._client.send_message(QueueUrl=self._url, MessageBody=body.decode(), **fifo)
 
     async def _count(self, *names: str) -> int:
         answer = await self._client.get_queue_attributes(QueueUrl=self._url, AttributeNames=["All"])
@@ -112,6 +142,102 @@ class OnSqs:
         ]
 
 
+class Aside:
+    """A quarantine in memory."""
+
+    def __init__(self) -> None:
+        self.bodies: list[tuple[bytes, str]] = []
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        yield
+
+    async def put(self, body: bytes, message_id: str, reason: str) -> bool:
+        assert message_id
+        self.bodies.append((body, reason))
+        return True
+
+
+class StreamInMemory:
+    """A stream of one shard. What it has left is what its lease's checkpoint, which follows soon, is not past."""
+
+    remembers = False
+
+    def __init__(self) -> None:
+        self.aside = Aside()
+        self._stream = MemoryStream(pace_seconds=0.25)
+        self._leases = MemoryLeases()
+
+    def consumer(self) -> Source:
+        return self.made(self._stream, self._leases)
+
+    def made(self, stream: ports.Stream, leases: ports.Leases) -> Source:
+        return KinesisSource(
+            stream,
+            leases,
+            aside=self.aside,
+            owner=str(uuid.uuid4()),
+            start=Edge.TRIM_HORIZON,
+            timing=Timing(poll=POLL_SECONDS, checkpoint=0.05),
+            progress=Progress(anyio.current_time),
+            now=time.time,
+            dice=random.Random(1),
+        )
+
+    async def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            self._stream.put(body)
+
+    async def invisible(self) -> int:
+        return 0  # no record of a stream ever is
+
+    async def left(self) -> int:
+        await anyio.sleep(0.3)
+        (lease,) = await self.leases()
+        return sum(lease.position is None or n > lease.position.sequence for n in await self.sequences())
+
+    async def leases(self) -> Sequence[Lease]:
+        return await self._leases.all()
+
+    async def sequences(self) -> list[int]:
+        return list(range(1, self._stream._sequence + 1))
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        return self.aside.bodies
+
+
+class OnKinesis(StreamInMemory):
+    """Over real sockets, with the leases in DynamoDB."""
+
+    def __init__(self, client: Any, name: str) -> None:
+        super().__init__()
+        self._client = client
+        self._name = name
+        self._table = DynamoLeases(sessions, name, user_agent="attachd/test")
+
+    def consumer(self) -> Source:
+        stream = KinesisStream(
+            sessions, self._name, pace_seconds=0.25, now=time.time, user_agent="attachd/test"
+        )
+        return self.made(stream, DynamoLeases(sessions, self._name, user_agent="attachd/test"))
+
+    async def add(self, *bodies: bytes) -> None:
+        for body in bodies:
+            await self._client.put_record(StreamName=self._name, Data=body, PartitionKey="key")
+
+    async def leases(self) -> Sequence[Lease]:
+        async with self._table.open():
+            return await self._table.all()
+
+    async def sequences(self) -> list[int]:
+        shards = await self._client.list_shards(StreamName=self._name)
+        iterator = await self._client.get_shard_iterator(
+            StreamName=self._name, ShardId=shards["Shards"][0]["ShardId"], ShardIteratorType="TRIM_HORIZON"
+        )
+        answer = await self._client.get_records(ShardIterator=iterator["ShardIterator"])
+        return [int(record["SequenceNumber"]) for record in answer["Records"]]
+
+
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -121,23 +247,57 @@ def moto() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture(params=["memory", pytest.param("sqs", marks=pytest.mark.real_time)])
-async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Queue]:
+@pytest.fixture(
+    params=[
+        "memory",
+        "stream in memory",
+        pytest.param("sqs", marks=pytest.mark.real_time),
+        pytest.param("sqs fifo", marks=pytest.mark.real_time),
+        pytest.param("kinesis", marks=pytest.mark.real_time),
+    ]
+)
+async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
     if request.param == "memory":
         yield InMemory()
+        return
+    if request.param == "stream in memory":
+        yield StreamInMemory()
         return
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("moto"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    if request.param == "kinesis":
+        async with kinesis(f"contact-events-{uuid.uuid4()}") as made:
+            yield made
+        return
     async with SESSION.create_client("sqs") as client:
-        names = [f"{kind}-{uuid.uuid4()}" for kind in ("contact-events", "quarantine")]
-        urls = [(await client.create_queue(QueueName=name))["QueueUrl"] for name in names]
+        fifo = request.param == "sqs fifo"
+        names = [
+            f"{kind}-{uuid.uuid4()}{'.fifo' if fifo else ''}" for kind in ("contact-events", "quarantine")
+        ]
+        attributes = {"FifoQueue": "true"} if fifo else {}
+        urls = [
+            (await client.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"] for name in names
+        ]
         yield OnSqs(client, *urls)
 
 
 @asynccontextmanager
-async def consuming(queue: Queue, count: int = 1) -> AsyncIterator[list[Source]]:
+async def kinesis(name: str) -> AsyncIterator[Feed]:
+    async with SESSION.create_client("kinesis") as client, SESSION.create_client("dynamodb") as tables:
+        await client.create_stream(StreamName=name, ShardCount=1)
+        await tables.create_table(
+            TableName=name,
+            AttributeDefinitions=[{"AttributeName": "leaseKey", "AttributeType": "S"}],
+            KeySchema=[{"AttributeName": "leaseKey", "KeyType": "HASH"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        yield OnKinesis(client, name)
+
+
+@asynccontextmanager
+async def consuming(queue: Feed, count: int = 1) -> AsyncIterator[list[Source]]:
     """So many consumers, open. Not a fixture: a source holds a task group, which one task must enter and leave."""
     with anyio.fail_after(60):
         async with AsyncExitStack() as stack:
@@ -164,7 +324,7 @@ async def settle_all(source: Source, deliveries: Sequence[Delivery], disposition
 # ── receive ────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Queue) -> None:
+async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Feed) -> None:
     body = '{"detail": "Grüße 🙂",\n\t"n": 1e400}  '.encode()
     await queue.add(body)
     async with consuming(queue) as (source,):
@@ -174,7 +334,7 @@ async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(q
         await source.settle(delivery, Acknowledge())
 
 
-async def test_a_handle_is_never_shown(queue: Queue) -> None:
+async def test_a_handle_is_never_shown(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -183,7 +343,7 @@ async def test_a_handle_is_never_shown(queue: Queue) -> None:
 
 
 async def test_receiving_brings_no_more_than_was_asked_for_and_in_the_end_everything_once(
-    queue: Queue,
+    queue: Feed,
 ) -> None:
     await queue.add(*(b"%d" % n for n in range(5)))
     received: list[Delivery] = []
@@ -196,7 +356,7 @@ async def test_receiving_brings_no_more_than_was_asked_for_and_in_the_end_everyt
         await settle_all(source, received, Acknowledge())
 
 
-async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Queue) -> None:
+async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Feed) -> None:
     await queue.add(*(b"%d" % n for n in range(12)))
     async with consuming(queue) as (source,):
         received = list(await source.receive(1000))
@@ -205,14 +365,14 @@ async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Queue) 
         await settle_all(source, received, Acknowledge())
 
 
-async def test_an_empty_queue_is_told_after_the_poll(queue: Queue) -> None:
+async def test_an_empty_queue_is_told_after_the_poll(queue: Feed) -> None:
     async with consuming(queue) as (source,):
         started = anyio.current_time()
         assert list(await source.receive(10)) == []
         assert POLL_SECONDS - 0.2 <= anyio.current_time() - started < POLL_SECONDS + 1.5
 
 
-async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Queue) -> None:
+async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Feed) -> None:
     async with consuming(queue) as (source,), anyio.create_task_group() as tasks:
 
         async def add_later() -> None:
@@ -228,7 +388,7 @@ async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Queue) -> N
 # ── settle ─────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_what_is_acknowledged_never_comes_again(queue: Queue) -> None:
+async def test_what_is_acknowledged_never_comes_again(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -238,7 +398,7 @@ async def test_what_is_acknowledged_never_comes_again(queue: Queue) -> None:
         assert list(await source.receive(10)) == []
 
 
-async def test_many_are_acknowledged_at_once(queue: Queue) -> None:
+async def test_many_are_acknowledged_at_once(queue: Feed) -> None:
     await queue.add(*(b"%d" % n for n in range(25)))
     async with consuming(queue) as (source,):
         received = await receive_all(source, 25)
@@ -246,7 +406,7 @@ async def test_many_are_acknowledged_at_once(queue: Queue) -> None:
         assert await queue.left() == 0
 
 
-async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: Queue) -> None:
+async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         for attempt in (1, 2, 3):
@@ -256,7 +416,7 @@ async def test_a_release_hands_out_again_at_once_and_counts_the_attempts(queue: 
         assert await queue.invisible() == 0
 
 
-async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Queue) -> None:
+async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -269,16 +429,19 @@ async def test_a_release_for_later_stays_away_until_then_and_comes_then(queue: Q
         await source.settle(again[0], Acknowledge())
 
 
-async def test_a_release_for_later_stays_away_after_the_source_has_been_left(queue: Queue) -> None:
+async def test_a_release_for_later_stays_away_after_the_source_has_been_left_where_that_is_remembered(
+    queue: Feed,
+) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
         await source.settle(delivery, Release(30.0))
     async with consuming(queue) as (source,):
-        assert list(await source.receive(10)) == []
+        again = list(await source.receive(10))
+        assert [delivery.body for delivery in again] == ([] if queue.remembers else [b"{}"])
 
 
-async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes_again(queue: Queue) -> None:
+async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes_again(queue: Feed) -> None:
     body = '{"broken": "🙂'.encode()
     await queue.add(body)
     async with consuming(queue) as (source,):
@@ -288,7 +451,7 @@ async def test_what_is_quarantined_is_kept_aside_with_the_reason_and_never_comes
         assert await queue.quarantined() == [(body, "not_json: the body ends too soon")]
 
 
-async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Queue) -> None:
+async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Feed) -> None:
     await queue.add(b"done", b"later", b"poison")
     async with consuming(queue) as (source,):
         received = {delivery.body: delivery for delivery in await receive_all(source, 3)}
@@ -302,7 +465,7 @@ async def test_each_delivery_of_a_batch_ends_in_its_own_way(queue: Queue) -> Non
         assert await queue.left() == 0
 
 
-async def test_settling_twice_raises_nothing_foreign(queue: Queue) -> None:
+async def test_settling_twice_raises_nothing_foreign(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -320,7 +483,7 @@ async def test_settling_twice_raises_nothing_foreign(queue: Queue) -> None:
 
 
 async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_source_is_open(
-    queue: Queue,
+    queue: Feed,
 ) -> None:
     await queue.add(b"one", b"two")
     async with consuming(queue, 2) as (source, other):
@@ -332,7 +495,7 @@ async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_sourc
         assert await queue.left() == 0
 
 
-async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(queue: Queue) -> None:
+async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(queue: Feed) -> None:
     await queue.add(b"{}")
     async with consuming(queue) as (source,):
         await source.receive(10)
@@ -340,11 +503,11 @@ async def test_what_was_not_settled_comes_again_after_the_source_has_been_left(q
         with anyio.fail_after(VISIBILITY_SECONDS + 3):
             while not (again := await source.receive(10)):
                 pass
-        assert again[0].attempt == 2
+        assert again[0].attempt == (2 if queue.remembers else 1)
         await source.settle(again[0], Acknowledge())
 
 
-async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue: Queue) -> None:
+async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue: Feed) -> None:
     await queue.add(*(b"%d" % n for n in range(12)))
     async with consuming(queue) as (source,):
         received = await receive_all(source, 12)
@@ -353,7 +516,7 @@ async def test_leaving_a_source_leaves_nothing_invisible_that_was_settled(queue:
     assert (await queue.left(), await queue.invisible()) == (6, 0)
 
 
-async def test_a_source_can_be_opened_again(queue: Queue) -> None:
+async def test_a_source_can_be_opened_again(queue: Feed) -> None:
     source = queue.consumer()
     for _ in range(2):
         await queue.add(b"{}")

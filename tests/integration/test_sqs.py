@@ -1,11 +1,13 @@
 """SQS's traps, one test each, against a scripted queue; what it really does with ours, against moto."""
 
+import os
 import random
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from socket import socket
 from typing import Any
 
@@ -16,14 +18,23 @@ from aiobotocore.session import get_session
 from aiohttp import web
 from moto.server import ThreadedMotoServer
 
+from attachd import aws
+from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
-from attachd.model import Acknowledge, Delivery, Quarantine, Release
-from attachd.sources.sqs import SqsSource
+from attachd.metrics import Metrics
+from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
+from attachd.progress import Progress
+from attachd.sources.quarantine import SqsQuarantine, region_of
+from attachd.sources.sqs import Queue, SqsSource
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 VISIBILITY_SECONDS = 2
 Document = dict[str, Any]
 Reply = Callable[[Document], Awaitable[web.Response] | web.Response]
+
+
+def sessions() -> Any:
+    return SESSION
 
 
 @dataclass
@@ -34,6 +45,7 @@ class Call:
     at: float
     body: Document
     user_agent: str
+    access_key: str
 
 
 @dataclass
@@ -68,7 +80,8 @@ class Scripted:
         operation = request.headers["X-Amz-Target"].removeprefix("AmazonSQS.")
         body = await request.json()
         self.transport = request.transport
-        self.calls.append(Call(operation, anyio.current_time(), body, request.headers["User-Agent"]))
+        key = request.headers["Authorization"].partition("Credential=")[2].partition("/")[0]
+        self.calls.append(Call(operation, anyio.current_time(), body, request.headers["User-Agent"], key))
         if self.replies.get(operation):
             reply = self.replies[operation].popleft()(body)
             return reply if isinstance(reply, web.Response) else await reply
@@ -150,19 +163,34 @@ def environment(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
 
 
-@asynccontextmanager
-async def consuming(queue_url: str, quarantine_url: str | None = None) -> AsyncIterator[SqsSource]:
-    """Not a fixture: a source holds a task group, which one task must enter and leave."""
-    source = SqsSource(
-        SESSION,
-        queue_url,
-        quarantine_url=quarantine_url,
-        poll_seconds=1,
-        visibility_seconds=VISIBILITY_SECONDS,
+def consumer(
+    queue_url: str,
+    quarantine_url: str | None = None,
+    *,
+    new: NewSession = sessions,
+    metrics: Metrics | None = None,
+    progress: Progress | None = None,
+    stall_seconds: float = 60,
+) -> SqsSource:
+    return SqsSource(
+        new,
+        Queue(queue_url, "contact-events", 1, 1, VISIBILITY_SECONDS),
+        aside=None
+        if quarantine_url is None
+        else SqsQuarantine(new, quarantine_url, dice=random.Random(1), user_agent="attachd/test"),
+        metrics=metrics or Metrics(),
+        progress=progress or Progress(anyio.current_time),
+        stall_seconds=stall_seconds,
         now=time.time,
         dice=random.Random(1),
         user_agent="attachd/test",
     )
+
+
+@asynccontextmanager
+async def consuming(queue_url: str, quarantine_url: str | None = None) -> AsyncIterator[SqsSource]:
+    """Not a fixture: a source holds a task group, which one task must enter and leave."""
+    source = consumer(queue_url, quarantine_url)
     with anyio.fail_after(20):
         async with source.open():
             yield source
@@ -198,11 +226,11 @@ async def test_visibility_and_wait_are_set_by_us_at_every_receive(
     ("reply", "reason"),
     [
         (refusing(403, "OverLimit", "OverLimit"), "OverLimit"),
-        (refusing(403, "AccessDeniedException"), "AccessDeniedException"),
-        (refusing(400, "ThrottlingException"), "ThrottlingException"),
+        (refusing(403, "AccessDeniedException"), "access_denied"),
+        (refusing(400, "ThrottlingException"), "throttled"),
         (refusing(500, "InternalError"), "InternalError"),
         (refusing(503, "ServiceUnavailable"), "ServiceUnavailable"),
-        (NO_QUEUE, "AWS.SimpleQueueService.NonExistentQueue"),
+        (NO_QUEUE, "not_found"),
     ],
 )
 async def test_a_poll_that_is_refused_is_tried_once_and_told_with_its_reason(
@@ -296,6 +324,47 @@ async def test_without_a_region_the_operator_is_told_what_to_set(monkeypatch: py
     with pytest.raises(Misconfigured, match="AWS_REGION"):
         async with consuming("http://127.0.0.1:1/111122223333/contact-events"):
             pass
+
+
+async def test_a_message_whose_text_is_none_does_not_strand_those_beside_it(sqs: Scripted) -> None:
+    sqs.batches.append([message(1) | {"Body": "\ud800"}, message(2)])
+    async with consuming(sqs.queue_url) as source:
+        assert [delivery.id for delivery in await source.receive(10)] == ["m-1", "m-2"]
+
+
+@pytest.mark.parametrize(
+    ("url", "region"),
+    [
+        ("https://sqs.eu-west-1.amazonaws.com/111122223333/q", "eu-west-1"),
+        ("https://sqs.cn-north-1.amazonaws.com.cn/111122223333/q", "cn-north-1"),
+        ("http://localhost:4566/000000000000/q", None),
+        ("https://sqs.example.com/111122223333/q", None),
+    ],
+)
+def test_a_queue_of_another_region_is_asked_there(url: str, region: str | None) -> None:
+    assert region_of(url) == region
+
+
+async def test_rotated_credentials_are_taken_up_under_way(
+    sqs: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.aws._RENEW_SECONDS", 0.2)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+    source = consumer(sqs.queue_url, new=partial(aws.session, os.environ))
+    async with source.open():
+        (delivery,) = await received(source, sqs, message(1))
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+        await source.receive(10)
+        sqs.on("ReceiveMessage", refusing(403, "ExpiredTokenException"))
+        with pytest.raises(Transient) as failed:
+            await source.receive(10)
+        assert failed.value.reason == "credentials"
+        await anyio.sleep(0.3)
+        await source.receive(10)
+        sqs.on("DeleteMessageBatch", refusing(403, "InvalidClientTokenId"))
+        await source.settle(delivery, Acknowledge())
+    assert [call.access_key for call in sqs.of("ReceiveMessage")] == ["old", "old", "old", "new"]
+    assert [call.access_key for call in sqs.of("DeleteMessageBatch")][-1] == "new"
 
 
 # ── in hand ────────────────────────────────────────────────────────────────────────────────────
@@ -392,6 +461,38 @@ async def test_hanging_polls_hold_up_neither_deletes_nor_extensions(sqs: Scripte
     assert len(sqs.of("DeleteMessageBatch")) == 1
 
 
+async def test_a_keeper_that_is_stuck_is_named(sqs: Scripted) -> None:
+    answers = anyio.Event()
+
+    async def hang(_body: Document) -> web.Response:
+        await answers.wait()
+        return web.json_response({})
+
+    sqs.batches.append([message(1)])
+    progress = Progress(anyio.current_time)
+    source = consumer(sqs.queue_url, progress=progress, stall_seconds=0.3)
+    async with source.open():
+        await source.receive(10)
+        await until(lambda: sqs.of("ChangeMessageVisibilityBatch"))
+        assert progress.stalled() == []
+        sqs.on("ChangeMessageVisibilityBatch", hang)
+        await until(progress.stalled)
+        assert progress.stalled() == ["keep contact-events"]
+        answers.set()
+        await until(lambda: not progress.stalled())
+    assert progress.stalled() == []
+
+
+async def test_a_message_that_sqs_lets_nobody_keep_any_longer_is_still_settled(sqs: Scripted) -> None:
+    sqs.batches.append([message(1)])
+    sqs.on("ChangeMessageVisibilityBatch", *[failing_entries("handle-1")] * 50)  # after 12 hours in all
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await source.receive(10)
+        await until(lambda: sqs.of("ChangeMessageVisibilityBatch"))
+        await source.settle(delivery, Acknowledge())
+    assert len(sqs.of("DeleteMessageBatch")) == 1
+
+
 # ── settling ───────────────────────────────────────────────────────────────────────────────────
 
 
@@ -420,7 +521,9 @@ async def test_the_newest_receipt_handle_settles_whichever_delivery_is_settled(
 async def test_of_a_batch_that_fails_in_part_only_the_failed_entry_is_sent_again(sqs: Scripted) -> None:
     sqs.on("DeleteMessageBatch", *[failing_entries("handle-2")] * 2)
     settled: list[str] = []
-    async with consuming(sqs.queue_url) as source:
+    metrics = Metrics()
+    source = consumer(sqs.queue_url, metrics=metrics)
+    async with source.open():
         deliveries = await received(source, sqs, *(message(n) for n in range(5)))
 
         async def settle(delivery: Delivery) -> None:
@@ -434,6 +537,8 @@ async def test_of_a_batch_that_fails_in_part_only_the_failed_entry_is_sent_again
     assert sorted(handles) == sorted([f"handle-{n}" for n in range(5)] + ["handle-2"] * 2)
     assert settled[-1] == "m-2"
     assert len(settled) == 5
+    labels = {"source": "contact-events", "call": "DeleteMessageBatch", "reason": "InternalError"}
+    assert metrics.registry.get_sample_value("attachd_batch_entry_failures_total", labels) == 2
 
 
 async def test_a_call_that_fails_as_a_whole_is_sent_again_for_all_of_them(sqs: Scripted) -> None:
@@ -505,13 +610,26 @@ async def test_a_quarantined_body_is_put_aside_before_it_is_deleted(sqs: Scripte
 async def test_a_body_that_could_not_be_put_aside_is_not_deleted(
     sqs: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("attachd.sources.sqs._SETTLE_SECONDS", 0.3)
+    monkeypatch.setattr("attachd.sources.quarantine._TRY_SECONDS", 0.3)
     sqs.on("SendMessage", *[refusing(500, "InternalError")] * 50)
     async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
         (delivery,) = await received(source, sqs, message(1))
         with pytest.raises(Transient):
             await source.settle(delivery, Quarantine("not_json"))
     assert sqs.of("DeleteMessageBatch") == []
+
+
+async def test_a_body_that_the_quarantine_will_never_take_is_left_to_the_queues_own_redrive(
+    sqs: Scripted,
+) -> None:
+    sqs.on("SendMessage", refusing(400, "InvalidParameterValue"))
+    with structlog.testing.capture_logs() as logs:
+        async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
+            (delivery,) = await received(source, sqs, message(1))
+            await source.settle(delivery, Quarantine("too_large"))
+    assert (len(sqs.of("SendMessage")), sqs.of("DeleteMessageBatch")) == (1, [])
+    assert sqs.entries("ChangeMessageVisibilityBatch")[0][0]["VisibilityTimeout"] == VISIBILITY_SECONDS
+    assert [line["message"] for line in logs if line["event"] == "quarantine.refused"] == ["m-1"]
 
 
 async def test_a_body_whose_delete_fails_is_put_aside_once(sqs: Scripted) -> None:
@@ -591,7 +709,30 @@ async def test_a_queue_that_is_deleted_under_way_is_told_at_the_next_poll(
             await client.delete_queue(QueueUrl=made["QueueUrl"])
             with pytest.raises(Transient) as failed:
                 await source.receive(10)
-        assert "NonExistentQueue" in failed.value.reason
+            assert failed.value.reason == "not_found"
+            await client.create_queue(QueueName="short-lived")
+            await client.send_message(QueueUrl=made["QueueUrl"], MessageBody="{}")
+            (delivery,) = await source.receive(10)
+            await source.settle(delivery, Acknowledge())
+
+
+@pytest.mark.parametrize("disposition", [Acknowledge(), Release(0.0)], ids=repr)
+async def test_of_a_fifo_queue_one_message_a_group_is_in_hand_and_a_released_one_keeps_its_place(
+    moto: str, monkeypatch: pytest.MonkeyPatch, disposition: Disposition
+) -> None:
+    environment(monkeypatch, moto)
+    async with SESSION.create_client("sqs") as client:
+        attributes = {"FifoQueue": "true", "ContentBasedDeduplication": "true"}
+        name = f"contact-events-{type(disposition).__name__}.fifo"
+        url = (await client.create_queue(QueueName=name, Attributes=attributes))["QueueUrl"]
+        for body, group in [("a1", "a"), ("a2", "a"), ("b1", "b")]:
+            await client.send_message(QueueUrl=url, MessageBody=body, MessageGroupId=group)
+        async with consuming(url) as source:
+            in_hand = [delivery for _ in range(3) for delivery in await source.receive(10)]
+            assert sorted(delivery.body for delivery in in_hand) == [b"a1", b"b1"]
+            await source.settle(next(d for d in in_hand if d.body == b"a1"), disposition)
+            (following,) = await source.receive(10)
+            assert following.body == (b"a2" if isinstance(disposition, Acknowledge) else b"a1")
 
 
 async def test_an_extension_that_was_listed_before_a_settle_does_not_undo_it(sqs: Scripted) -> None:

@@ -12,9 +12,11 @@ import pytest
 import yaml
 
 from attachd.journals import dynamodb
+from attachd.sources.kinesis import dynamodb as leases
 
 ROOT = Path(__file__).parents[2]
-TEMPLATE = ROOT / "config" / "cloudformation.yaml"
+TEMPLATES = {"sqs": "cloudformation.yaml", "kinesis": "cloudformation-kinesis.yaml"}
+POLICIES = {"sqs": "iam-policy.json", "kinesis": "iam-policy-kinesis.json"}
 
 # Every AWS action attachd takes: SQS in, one quarantine queue, bots attached, the journal in DynamoDB.
 ACTIONS = {
@@ -22,6 +24,7 @@ ACTIONS = {
     "connect:DescribeContact",
     "connect:StartContactStreaming",
     "connect:UpdateParticipantRoleConfig",
+    "connect:SearchContacts",
     "servicequotas:GetServiceQuota",
     "sqs:ReceiveMessage",
     "sqs:DeleteMessage",
@@ -47,16 +50,17 @@ def function(loader: Any, tag: str, node: Any) -> dict[str, Any]:
 Template.add_multi_constructor("!", function)
 
 
-def template() -> dict[str, Any]:
-    return dict(yaml.load(TEMPLATE.read_text(), Loader=Template))  # noqa: S506 - it is a SafeLoader
+def template(kind: str = "sqs") -> dict[str, Any]:
+    text = (ROOT / "config" / TEMPLATES[kind]).read_text()
+    return dict(yaml.load(text, Loader=Template))  # noqa: S506 - it is a SafeLoader
 
 
 def plain(name: str) -> dict[str, Any]:
     return dict(json.loads((ROOT / "config" / name).read_text()))
 
 
-def properties(resource: str) -> dict[str, Any]:
-    return dict(template()["Resources"][resource]["Properties"])
+def properties(resource: str, kind: str = "sqs") -> dict[str, Any]:
+    return dict(template(kind)["Resources"][resource]["Properties"])
 
 
 def workflow(path: str) -> dict[str, Any]:
@@ -74,12 +78,13 @@ def test_the_rule_takes_the_openings_and_the_endings_of_chats() -> None:
     assert set(detail["eventType"]) == openings | taken_by_others | endings
 
 
-def test_the_rule_in_the_template_is_the_rule_in_its_file() -> None:
-    assert properties("ContactEventsRule")["EventPattern"] == plain("eventbridge-rule.json")
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_the_rule_in_the_template_is_the_rule_in_its_file(kind: str) -> None:
+    assert properties("ContactEventsRule", kind)["EventPattern"] == plain("eventbridge-rule.json")
 
 
-def policies() -> dict[str, dict[str, Any]]:
-    return {"file": plain("iam-policy.json"), "template": properties("Policy")["PolicyDocument"]}
+def policies(kind: str = "sqs") -> dict[str, dict[str, Any]]:
+    return {"file": plain(POLICIES[kind]), "template": properties("Policy", kind)["PolicyDocument"]}
 
 
 @pytest.mark.parametrize("home", ["file", "template"])
@@ -104,11 +109,37 @@ def test_no_resource_in_the_policy_is_wider_than_the_contacts_of_one_instance(ho
             assert arn != "*"
 
 
-def test_the_policy_in_the_template_is_the_policy_in_its_file() -> None:
+def test_the_policy_for_a_stream_allows_every_call_that_its_code_makes_and_nothing_else() -> None:
+    room = ROOT / "daemon" / "attachd" / "sources"
+    services = {"kinesis/stream": "kinesis", "kinesis/dynamodb": "dynamodb", "quarantine": "sqs"}
+    called = {
+        f"{service}:{re.sub('_', '', operation.title())}"
+        for module, service in services.items()
+        for operation in re.findall(
+            r"self\._(?:client|pushed)\.([a-z_]+)", (room / f"{module}.py").read_text()
+        )
+    }
+    # DescribeStream is for endpoints that do not know ListShards; AWS does.
+    called -= {"kinesis:DescribeStream"}
+    statements = plain("iam-policy-kinesis.json")["Statement"]
+    allowed = {action for statement in statements for action in statement["Action"]}
+    elsewhere = {a for a in ACTIONS if a.startswith(("connect:", "servicequotas:", "dynamodb:"))}
+    assert allowed == called | elsewhere
+    for statement in statements:
+        for arn in statement["Resource"]:
+            assert "*" not in arn.removesuffix("/contact/*").removesuffix("/consumer/APPLICATION:*")
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_the_policy_in_the_template_is_the_policy_in_its_file(kind: str) -> None:
+    stream = "arn:aws:kinesis:REGION:ACCOUNT_ID:stream/CONTACT_EVENTS_STREAM"
     arns = {
         "arn:aws:sqs:REGION:ACCOUNT_ID:CONTACT_EVENTS_QUEUE": {"Fn::GetAtt": "ContactEvents.Arn"},
         "arn:aws:sqs:REGION:ACCOUNT_ID:QUARANTINE_QUEUE": {"Fn::GetAtt": "Quarantine.Arn"},
         "arn:aws:dynamodb:REGION:ACCOUNT_ID:table/JOURNAL_TABLE": {"Fn::GetAtt": "Journal.Arn"},
+        "arn:aws:dynamodb:REGION:ACCOUNT_ID:table/APPLICATION": {"Fn::GetAtt": "Leases.Arn"},
+        stream: {"Fn::GetAtt": "ContactEvents.Arn"},
+        f"{stream}/consumer/APPLICATION:*": {"Fn::Sub": "${ContactEvents.Arn}/consumer/${Leases}:*"},
     }
     blanks = {
         "arn:aws:": "arn:${AWS::Partition}:",
@@ -124,7 +155,7 @@ def test_the_policy_in_the_template_is_the_policy_in_its_file() -> None:
             arn = arn.replace(blank, value)
         return {"Fn::Sub": arn}
 
-    in_file, in_template = policies()["file"], policies()["template"]
+    in_file, in_template = policies(kind)["file"], policies(kind)["template"]
     for statement in in_file["Statement"]:
         statement["Resource"] = [filled(arn) for arn in statement["Resource"]]
     assert in_file == in_template
@@ -138,8 +169,18 @@ def test_what_cannot_be_received_or_delivered_ends_in_the_dead_letter_queue() ->
     assert target["Arn"] == {"Fn::GetAtt": "ContactEvents.Arn"}
 
 
-def test_the_table_in_the_template_is_the_one_that_attachd_makes() -> None:
-    table = properties("Journal")
+def test_the_lease_table_in_the_template_is_the_one_that_attachd_makes() -> None:
+    assert properties("Leases", "kinesis") == leases.SCHEMA
+
+
+def test_a_chats_events_come_to_one_shard() -> None:
+    [target] = properties("ContactEventsRule", "kinesis")["Targets"]
+    assert target["KinesisParameters"] == {"PartitionKeyPath": "$.detail.contactId"}
+
+
+@pytest.mark.parametrize("kind", TEMPLATES)
+def test_the_table_in_the_template_is_the_one_that_attachd_makes(kind: str) -> None:
+    table = properties("Journal", kind)
     assert table.pop("TimeToLiveSpecification") == {"AttributeName": dynamodb.TTL, "Enabled": True}
     assert table == dynamodb.TABLE
 
@@ -151,10 +192,13 @@ def test_nobody_but_our_rule_may_put_events_into_the_queues() -> None:
     assert statement["Condition"] == {"ArnEquals": {"aws:SourceArn": {"Fn::GetAtt": "ContactEventsRule.Arn"}}}
 
 
-def test_cloudformation_would_take_the_template() -> None:
+@pytest.mark.parametrize("name", TEMPLATES.values())
+def test_cloudformation_would_take_the_template(name: str) -> None:
     pytest.importorskip("cfnlint", reason="cfn-lint, which comes with moto, is not installed")
-    lint = [str(Path(sys.executable).with_name("cfn-lint")), "--include-checks", "I", "--", str(TEMPLATE)]
-    finished = subprocess.run(lint, capture_output=True, text=True, check=False)
+    lint = [str(Path(sys.executable).with_name("cfn-lint")), "--include-checks", "I", "--"]
+    finished = subprocess.run(
+        [*lint, str(ROOT / "config" / name)], capture_output=True, text=True, check=False
+    )
     assert (finished.returncode, finished.stdout) == (0, "")
 
 

@@ -82,11 +82,32 @@ plausible = (
     | st.sampled_from([*EVENT_TYPES, "c-1", INSTANCE, "CHAT", "1970-01-01T00:00:00.001Z"])
     | st.dictionaries(st.text(max_size=5), json_values, max_size=3)
 )
-documents = st.builds(
+envelopes = st.builds(
     lambda detail, envelope: _document(detail) | envelope,
     st.dictionaries(names, plausible, max_size=8),
     st.dictionaries(st.sampled_from(["id", "time", "detail-type", "resources", "x"]), plausible, max_size=2),
 )
+documents = (
+    envelopes
+    | envelopes.map(lambda document: document["detail"])
+    | envelopes.map(lambda document: _notification(json.dumps(document)))
+    | plausible.map(lambda message: _notification(message))  # noqa: PLW0108 - it is defined below
+)
+
+
+def _notification(message: object) -> dict[str, Any]:
+    """As SNS writes it (developer guide, "HTTP/HTTPS notification JSON format")."""
+    return {
+        "Type": "Notification",
+        "MessageId": "22b80b92-fdea-4c2c-8f9d-bdfb0c7bf324",
+        "TopicArn": "arn:aws:sns:eu-central-1:111122223333:contact-events",
+        "Message": message,
+        "Timestamp": "2027-01-15T08:00:01.000Z",
+        "SignatureVersion": "1",
+        "Signature": "EXAMPLE",
+        "SigningCertURL": "https://sns.eu-central-1.amazonaws.com/x.pem",
+        "UnsubscribeURL": "https://sns.eu-central-1.amazonaws.com/?Action=Unsubscribe",
+    }
 
 
 @pytest.mark.parametrize("contact_id", ["c\r\nx-evil: 1", "c\u001b[2J", "c\x00", "c\u2028"])
@@ -156,6 +177,14 @@ def test_a_damaged_event_is_an_event_or_a_documented_outcome(data: st.DataObject
         (b"{}", Outcome.NOT_A_CONTACT_EVENT),
         (b'{"detail":[]}', Outcome.NOT_A_CONTACT_EVENT),
         (b'{"detail":{}}', Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"Type":"Notification"}', Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"Type":"Notification","Message":{}}', Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"Type":"Notification","Message":"{"}', Outcome.NOT_JSON),
+        (b'{"Type":"Notification","Message":"\\ud800"}', Outcome.NOT_JSON),
+        (b'{"Type":"SubscriptionConfirmation","Message":"{}"}', Outcome.NOT_A_CONTACT_EVENT),
+        (json.dumps(_notification(json.dumps(_notification("{}")))).encode(), Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"contactId":"c-1"}', Outcome.UNKNOWN_TYPE),
+        (b'{"eventType":"INITIATED"}', Outcome.NO_CONTACT_ID),
     ],
 )
 def test_what_is_no_contact_event_ends_as_its_own_outcome(body: bytes, outcome: Outcome) -> None:
@@ -346,3 +375,43 @@ def test_an_event_without_an_instance_is_none_of_connects(arn: object) -> None:
 def test_the_document_is_the_whole_event() -> None:
     document = _document(SAMPLE, id="e-1", account="111122223333")
     assert _decode(document).document == document
+
+
+# ── body forms ─────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_event_is_the_same_wrapped_by_sns_and_delivered_raw() -> None:
+    bare = _document()
+    assert _decode(_notification(json.dumps(bare))) == _decode(bare)
+
+
+@pytest.mark.parametrize("casing", [str, lambda key: key[:1].upper() + key[1:]], ids=["camel", "Pascal"])
+def test_the_detail_alone_is_an_event(casing: Any) -> None:
+    detail = _document()["detail"] | {"initiationTimestamp": "2027-01-15T07:59:59.000Z"}
+    event = _decode({casing(key): value for key, value in detail.items()})
+    whole = _decode(_document(detail))
+    assert (event.contact, event.type) == (whole.contact, whole.type)
+    assert event.document["detail-type"] == DETAIL_TYPE
+
+
+@pytest.mark.parametrize(
+    ("event_type", "connected", "moment"),
+    [
+        ("INITIATED", "2027-01-15T07:30:00.000Z", "2027-01-15T07:00:00+00:00"),
+        ("CONNECTED_TO_SYSTEM", "2027-01-15T07:30:00.000Z", "2027-01-15T07:30:00+00:00"),
+        ("CONNECTED_TO_SYSTEM", "1970-01-01T00:00:00.001Z", "2027-01-15T07:00:00+00:00"),
+    ],
+)
+def test_the_detail_alone_is_as_old_as_the_moment_that_it_is_about(
+    event_type: str, connected: str, moment: str
+) -> None:
+    detail = _document()["detail"] | {
+        "eventType": event_type,
+        "initiationTimestamp": "2027-01-15T07:00:00.000Z",
+        "connectedToSystemTimestamp": connected,
+    }
+    assert datetime.fromtimestamp(_decode(detail).time, UTC).isoformat() == moment
+
+
+def test_a_detail_that_names_no_moment_is_as_old_as_its_receipt() -> None:
+    assert _decode(_document()["detail"]).time == RECEIVED

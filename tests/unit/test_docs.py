@@ -48,7 +48,9 @@ def test_the_annotated_configuration_is_a_good_one_and_shows_every_key() -> None
     path = ROOT / "config" / "attachd.toml"
     loaded = settings.load(path)
     shown = set(_keys(tomllib.loads(path.read_text())))
-    assert shown >= set(_keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}})))
+    assert shown >= set(
+        _keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}, "sources": True}))
+    )
 
 
 def test_the_annotated_configuration_shows_the_defaults() -> None:
@@ -59,7 +61,13 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
     assert loaded.service == settings.Service()
     assert loaded.health == settings.Health()
     assert loaded.logging == settings.Logging()
-    bare = settings.SqsSource(queue_url=loaded.source.queue_url, quarantine_url=loaded.source.quarantine_url)
+    assert isinstance(loaded.source, settings.SqsSource)
+    bare = settings.SqsSource(
+        type="sqs",
+        name=loaded.source.label,
+        queue_url=loaded.source.queue_url,
+        quarantine_url=loaded.source.quarantine_url,
+    )
     assert loaded.source == bare
     assert "\t" not in text
 
@@ -72,6 +80,28 @@ def test_no_rule_that_is_shipped_is_warned_of(path: Path) -> None:
         {name: when if isinstance(when, str) else json.dumps(when) for name, when in texts.items() if when},
         CONTACT_EVENT,
     )
+
+
+def test_the_annotated_configuration_shows_a_stream_too_with_every_key_and_its_defaults() -> None:
+    text = (ROOT / "config" / "attachd.toml").read_text()
+    block = text[text.index("# [source]") : text.index("# Beside either")]
+    table = tomllib.loads("\n".join(line.removeprefix("# ") for line in block.splitlines()))["source"]
+    shown = settings.KinesisSource(**table)
+    assert set(table) == set(settings.KinesisSource.model_fields)
+    kept = {key: table[key] for key in ("type", "name", "stream", "quarantine_url", "leases_path")}
+    assert shown == settings.KinesisSource(**kept)
+    assert shown.file() == settings.KinesisSource(type="kinesis", stream="x").file(
+        {"STATE_DIRECTORY": "/var/lib/attachd"}
+    )
+
+
+def test_the_annotated_configuration_shows_a_sweep_with_every_key_and_its_defaults() -> None:
+    text = (ROOT / "config" / "attachd.toml").read_text()
+    block = text[text.index("# [[sources]]") : text.index("# ── what is known of contacts")]
+    (table,) = tomllib.loads("\n".join(line.removeprefix("# ") for line in block.splitlines()))["sources"]
+    assert set(table) == set(settings.SweepSource.model_fields)
+    kept = {key: table[key] for key in ("type", "name", "instance")}
+    assert settings.SweepSource(**table) == settings.SweepSource(**kept)
 
 
 def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:

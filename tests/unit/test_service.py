@@ -53,11 +53,11 @@ class World:
         self.service = self.rebuilt(self.source, limits=limits)
 
     def rebuilt(
-        self, source: MemorySource, *, limits: Limits | None = None, background: Background | None = None
+        self, *sources: MemorySource, limits: Limits | None = None, background: Background | None = None
     ) -> Service:
         """Another service over the same line."""
         return Service(
-            sources=[source],
+            sources=sources,
             pipeline=self.pipeline,
             background=background or self.line.background,
             metrics=self.metrics,
@@ -195,6 +195,53 @@ async def test_a_poll_that_fails_makes_the_service_unready_until_one_succeeds() 
         assert world.service.trouble == ["draining: no new chats are taken"]
 
 
+async def test_of_several_sources_one_that_fails_is_named_and_the_others_are_served(
+    contact_event: Build,
+) -> None:
+    world = World()
+    good, bad = MemorySource("good"), MemorySource("bad")
+    bad.faults.extend(Transient("access_denied", "no") for _ in range(3))
+    good.add(contact_event("c-1"))
+    world.service = world.rebuilt(good, bad)
+
+    def up(name: str) -> float | None:
+        return world.metrics.registry.get_sample_value("attachd_source_up", {"source": name})
+
+    async with world.serving():
+        with anyio.fail_after(1):
+            await world.service.ready.wait()
+        assert (
+            [trouble for trouble in world.service.trouble if "bad" in trouble] == world.service.trouble != []
+        )
+        assert (up("good"), up("bad")) == (1, 0)
+        await anyio.sleep(120)
+        assert len(world.runtime.accepted) == 1
+        assert (world.service.trouble, up("bad")) == ([], 1)
+
+
+async def test_a_source_is_polled_by_as_many_as_it_says(contact_event: Build) -> None:
+    class Counting(MemorySource):
+        polls = 3
+        under_way = most = 0
+
+        async def receive(self, limit: int) -> Sequence[Delivery]:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            try:
+                return await super().receive(limit)
+            finally:
+                self.under_way -= 1
+
+    world = World()
+    source = Counting()
+    world.service = world.rebuilt(source)
+    for number in range(50):
+        source.add(contact_event(f"c-{number}"))
+    async with world.serving():
+        await anyio.sleep(20)
+        assert (source.most, len(source.settled), len(world.runtime.accepted)) == (3, 50, 50)
+
+
 async def test_a_defect_in_the_line_releases_the_delivery_and_spares_the_others(contact_event: Build) -> None:
     world = World()
     world.connect.faults.append(RuntimeError("a defect"))
@@ -289,6 +336,20 @@ async def test_a_source_that_cannot_be_settled_with_makes_the_service_unready(co
         assert world.service.trouble == [
             "source memory: cannot settle: AccessDenied: no permission to delete"
         ]
+
+
+async def test_a_delivery_that_is_anothers_by_now_is_counted_and_no_trouble_of_ours(
+    contact_event: Build,
+) -> None:
+    world = World()
+    source = UnsettlingSource()
+    source.error = Transient("not_ours", "the shard is another's by now")
+    source.add(contact_event("c-1"))
+    world.service = world.rebuilt(source)
+    async with world.serving():
+        await anyio.sleep(1)
+        assert world.service.trouble == []
+    assert world.metrics.unsettled.labels("memory")._value.get() == 1
 
 
 async def test_a_delivery_that_fails_again_and_again_stays_away_longer_and_longer(

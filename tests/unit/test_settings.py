@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from attachd.errors import Misconfigured
-from attachd.settings import SecretRef, Settings, load
+from attachd.settings import KinesisSource, SecretRef, Settings, SqsSource, load
 
 CANARY = "canary-9f2c1e"
 
@@ -158,7 +158,7 @@ def test_an_unknown_key_is_an_error_with_a_suggestion(file: Path, text: str, pro
 
 
 def test_missing_tables_are_named(file: Path) -> None:
-    assert _problems(file, "") == [f"[{t}]: missing" for t in ("source", "bots", "rules", "runtimes")]
+    assert _problems(file, "") == [f"[{t}]: missing" for t in ("bots", "rules", "runtimes", "source")]
 
 
 @pytest.mark.parametrize("value", ['"5 fortnights"', '"-5s"', '"5"', "0", "-1", '"0s"', "nan", "[]", "{}"])
@@ -278,6 +278,7 @@ def test_any_key_can_be_overridden_from_the_environment(file: Path, monkeypatch:
         ATTACHD_JOURNAL__TYPE="memory",
     )
     assert (config.quota.rate, config.quota.burst) == (4, 3)
+    assert isinstance(config.source, SqsSource)
     assert config.source.queue_url == "https://sqs/other/queue"
     assert (config.logging.level, config.logging.format) == ("debug", "json")
     assert config.service.drain == 120
@@ -294,6 +295,7 @@ def test_a_required_key_may_come_from_the_environment_with_its_table_partly_in_t
         monkeypatch,
         ATTACHD_SOURCE__QUEUE_URL="https://sqs/a/q",
     )
+    assert isinstance(config.source, SqsSource)
     assert (config.source.queue_url, config.source.poll) == ("https://sqs/a/q", 9)
 
 
@@ -599,3 +601,129 @@ def test_what_cannot_work_together_is_said_before_it_runs(file: Path, more: str,
 def test_instances_of_one_account_may_say_the_same_quota_each(file: Path) -> None:
     more = _instance("a", more="quota.rate = 4") + _instance("b", more="quota.rate = 4")
     assert len(_load(file, MINIMAL + more).instances) == 2
+
+
+# ── several sources ────────────────────────────────────────────────────────────────────────────
+
+TWO = """
+[[sources]]
+queue_url = "https://sqs.eu-central-1.amazonaws.com/111122223333/contact-events"
+[[sources]]
+type = "kinesis"
+stream = "{stream}"
+"""
+
+
+def several(text: str) -> str:
+    return MINIMAL.replace(MINIMAL.split("[[bots]]", maxsplit=1)[0], text)
+
+
+def test_several_sources_are_called_by_their_own_names(file: Path) -> None:
+    config = _load(file, several(TWO.format(stream="arn:aws:kinesis:eu-west-1:111122223333:stream/events")))
+    assert [source.label for source in config.origins] == ["contact-events", "events"]
+
+
+def test_two_sources_of_one_name_are_told_apart_by_the_operator(file: Path) -> None:
+    text = several(TWO.format(stream="contact-events"))
+    assert _problems(file, text) == [
+        "[[sources]]: the name 'contact-events' stands there twice: give each a 'name' of its own"
+    ]
+    config = _load(file, text.replace("[[bots]]", 'name = "stream"\n[[bots]]', 1))
+    assert [source.label for source in config.origins] == ["contact-events", "stream"]
+
+
+def test_two_streams_do_not_share_leases(file: Path) -> None:
+    table = '[[sources]]\ntype = "kinesis"\nstream = "{}"\n'
+    (problem,) = _problems(file, several(table.format("a") + table.format("b")))
+    assert "the leases of 'attachd-kinesis'" in problem
+
+
+def test_a_key_of_one_of_several_sources_is_named_by_its_place(file: Path) -> None:
+    (problem,) = _problems(file, several(TWO.format(stream="a b")))
+    assert problem.startswith("[[sources]] 2, stream: ")
+
+
+def test_one_source_and_several_are_not_both(file: Path) -> None:
+    (problem,) = _problems(file, MINIMAL + TWO.format(stream="events"))
+    assert problem.startswith("[source] and [[sources]]: ")
+
+
+def test_a_source_from_the_environment_alone_is_not_missing(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ATTACHD_SOURCE__QUEUE_URL", "https://sqs/a/q")
+    (source,) = _load(file, several("")).origins
+    assert source.label == "q"
+    (problem,) = _problems(file, several("") + "[xyz]\n")
+    assert problem.startswith("xyz: there is no such key")
+
+
+# ── kinesis ────────────────────────────────────────────────────────────────────────────────────
+
+SQS_TABLE = MINIMAL.split("[[bots]]", maxsplit=1)[0]
+
+
+def kinesis(*lines: str) -> str:
+    return MINIMAL.replace(SQS_TABLE, "\n".join(["[source]", 'type = "kinesis"', *lines, "\n"]))
+
+
+def test_a_stream_is_all_that_kinesis_needs(file: Path) -> None:
+    source = _load(file, kinesis('stream = "contact-events"')).source
+    assert isinstance(source, KinesisSource)
+    assert (source.start, source.leases, source.application, source.fan_out) == (
+        "TRIM_HORIZON",
+        "sqlite",
+        "attachd-kinesis",
+        False,
+    )
+    assert source.file({"STATE_DIRECTORY": "/var/lib/attachd:/b"}) == Path(
+        "/var/lib/attachd/attachd-kinesis.leases.sqlite"
+    )
+
+
+@pytest.mark.parametrize(
+    "stream",
+    ["contact-events", "a.b_c-1", "arn:aws-cn:kinesis:cn-north-1:111122223333:stream/contact-events"],
+)
+def test_a_stream_is_named_or_given_by_its_arn(file: Path, stream: str) -> None:
+    source = _load(file, kinesis(f'stream = "{stream}"')).source
+    assert isinstance(source, KinesisSource)
+    assert source.stream == stream
+
+
+@pytest.mark.parametrize(
+    "stream", ["", "a b", "https://kinesis", "arn:aws:sqs:eu-central-1:111122223333:queue"]
+)
+def test_what_is_no_stream_is_refused(file: Path, stream: str) -> None:
+    [problem] = _problems(file, kinesis(f'stream = "{stream}"'))
+    assert problem.startswith("[source] stream: ")
+
+
+@pytest.mark.parametrize(
+    ("written", "start"),
+    [
+        ('"TRIM_HORIZON"', "TRIM_HORIZON"),
+        ('"LATEST"', "LATEST"),
+        ("2026-01-31T08:00:00Z", 1769846400.0),
+        ("{ timestamp = 2026-01-31T09:00:00+01:00 }", 1769846400.0),
+        ('{ timestamp = "2026-01-31T08:00:00Z" }', 1769846400.0),
+        ("1769846400", 1769846400.0),
+    ],
+)
+def test_a_stream_begins_at_an_edge_or_at_a_moment(file: Path, written: str, start: str | float) -> None:
+    source = _load(file, kinesis('stream = "events"', f"start = {written}")).source
+    assert isinstance(source, KinesisSource)
+    assert source.start == start
+
+
+@pytest.mark.parametrize(
+    "written", ['"latest"', "2026-01-31T08:00:00", "true", "{ timestamp = true }", '"soon"', "[]"]
+)
+def test_a_start_that_is_none_or_has_no_zone_is_refused_in_one_sentence(file: Path, written: str) -> None:
+    [problem] = _problems(file, kinesis('stream = "events"', f"start = {written}"))
+    assert problem.startswith("[source] start: write 'TRIM_HORIZON', 'LATEST', or a moment")
+
+
+def test_a_key_of_another_source_is_said_to_be_none_of_this_one(file: Path) -> None:
+    [problem] = _problems(file, kinesis('stream = "events"', 'visibility = "30s"'))
+    assert problem.startswith("[source] visibility: there is no such key")

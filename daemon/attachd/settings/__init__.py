@@ -1,10 +1,11 @@
 """The configuration: ``tables`` says what may be set, ``loading`` reads a file and says what is wrong with it.
 
-``fields`` and ``secrets`` are the kinds of value, ``agreement`` is between tables, ``wording`` is how errors are told.
+``sources`` are the tables of where events come from, ``fields`` and ``secrets`` the kinds of value, ``agreement`` is between tables, ``wording`` is how errors are told.
 """
 
 from attachd.settings.loading import load
 from attachd.settings.secrets import SecretRef
+from attachd.settings.sources import KinesisSource, Source, SqsSource, SweepSource
 from attachd.settings.tables import (
     Bot,
     Capabilities,
@@ -21,7 +22,6 @@ from attachd.settings.tables import (
     Service,
     Settings,
     SqliteJournal,
-    SqsSource,
     Timers,
     Waiting,
     WebhookRuntime,
@@ -34,6 +34,7 @@ __all__ = [
     "Health",
     "Instance",
     "Journal",
+    "KinesisSource",
     "Logging",
     "MemoryJournal",
     "PythonRuntime",
@@ -43,8 +44,10 @@ __all__ = [
     "SecretRef",
     "Service",
     "Settings",
+    "Source",
     "SqliteJournal",
     "SqsSource",
+    "SweepSource",
     "Timers",
     "Waiting",
     "WebhookRuntime",

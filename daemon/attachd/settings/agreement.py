@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from attachd.settings.fields import channels
+from attachd.settings.sources import APPLICATION, label
 from attachd.settings.wording import did_you_mean, place
 
 _CHANNELS = {"CUSTOM_BOT": "CHAT", "CUSTOMER": "VOICE"}
@@ -15,6 +16,7 @@ _CHANNELS = {"CUSTOM_BOT": "CHAT", "CUSTOMER": "VOICE"}
 
 def problems_between(data: Mapping[str, Any]) -> Iterable[str]:
     """Everything that no table is wrong about alone, a sentence each."""
+    yield from _sources(data.get("source"), data.get("sources") or ())
     bots, rules, instances = (data.get(key) or () for key in ("bots", "rules", "instances"))
     runtimes = data.get("runtimes") or {}
     if not (_tables(bots) and _tables(rules) and _tables(instances) and isinstance(runtimes, Mapping)):
@@ -46,6 +48,21 @@ def problems_between(data: Mapping[str, Any]) -> Iterable[str]:
         yield from _unknown(where, "table [runtimes.{}]", [bot.get("runtime")], runtimes)
         yield from (f"{place(('bots', i, 'streaming_topic'), data)}: {p}" for p in _afar(bot, instances))
     yield from _two_quotas(instances)
+
+
+def _sources(source: object, sources: object) -> Iterable[str]:
+    if source is None and not sources:
+        yield "[source]: missing"
+    if source is not None and sources:
+        yield "[source] and [[sources]]: write one source as [source], several as [[sources]], and not both"
+    if not _tables(sources):
+        return
+    tables: list[Mapping[str, Any]] = list(sources)  # type: ignore[call-overload]
+    for name in _twice(label(table) for table in tables):
+        yield f"[[sources]]: the name {name!r} stands there twice: give each a 'name' of its own"
+    streams = [table for table in tables if table.get("type") == "kinesis"]
+    for name in _twice(table.get("application", APPLICATION) for table in streams):
+        yield f"[[sources]]: two streams cannot share the leases of {name!r}: give each an 'application' of its own"
 
 
 def _twice(names: Iterable[object]) -> list[str]:

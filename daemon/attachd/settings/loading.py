@@ -43,11 +43,17 @@ def load(path: Path) -> Settings:
         problems += [f"{path}: {sentence(details, known)}" for details in _apt(error.errors())]
     except SettingsError as error:
         problems += [f"environment: {error}"]
-    judged = known if settings is None else settings.model_dump()
+    judged = {**_given(os.environ), **known} if settings is None else settings.model_dump(exclude_none=True)
     problems += [f"{path}: {problem}" for problem in problems_between(judged)]
     if settings is None or problems:
         raise Misconfigured(problems)
     return settings
+
+
+def _given(environ: Mapping[str, str]) -> Mapping[str, object]:
+    """Tables that the environment begins: they are not missing."""
+    names = (name.removeprefix(ENV_PREFIX) for name in environ if name.startswith(ENV_PREFIX))
+    return {name.split("__")[0].lower(): {} for name in names}
 
 
 def _apt(errors: list[ErrorDetails]) -> Iterable[ErrorDetails]:

@@ -20,7 +20,6 @@ from attachd.settings.fields import (
     Name,
     Names,
     Pattern,
-    QueueUrl,
     RoleArn,
     RuntimeUrl,
     Seconds,
@@ -28,20 +27,9 @@ from attachd.settings.fields import (
     TopicArn,
 )
 from attachd.settings.secrets import SecretRefs
+from attachd.settings.sources import Source
 
 ENV_PREFIX: Final = "ATTACHD_"
-
-
-class SqsSource(Table):
-    """Contact events from an SQS queue that an EventBridge rule feeds."""
-
-    type: Literal["sqs"] = "sqs"
-    queue_url: QueueUrl = Field(description="the queue; it is never created")
-    quarantine_url: QueueUrl | None = Field(None, description="where bodies go that can never succeed")
-    poll: Annotated[Seconds, Field(ge=1, le=20)] = Field(5, description="how long a poll waits")
-    visibility: Annotated[Seconds, Field(ge=10, le=43_200)] = Field(
-        30, description="how long an event stays ours after we die"
-    )
 
 
 class MemoryJournal(Table):
@@ -254,7 +242,8 @@ class Settings(BaseSettings):
         nested_model_default_partial_update=True,
     )
 
-    source: SqsSource
+    source: Source | None = None
+    sources: tuple[Source, ...] = ()
     journal: Journal = SqliteJournal(type="sqlite")
     quota: Quota = Quota()
     waiting: Waiting = Waiting()
@@ -265,6 +254,11 @@ class Settings(BaseSettings):
     service: Service = Service()
     health: Health = Health()
     logging: Logging = Logging()
+
+    @property
+    def origins(self) -> tuple[Source, ...]:
+        """Where events come from: [source], or each of [[sources]]."""
+        return self.sources if self.source is None else (self.source,)
 
     @classmethod
     def settings_customise_sources(

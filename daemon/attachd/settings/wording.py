@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from attachd.settings.sources import DEFAULT_SOURCE, SOURCES
 from attachd.settings.tables import (
     Bot,
     DynamoJournal,
@@ -23,7 +24,6 @@ from attachd.settings.tables import (
     Service,
     Settings,
     SqliteJournal,
-    SqsSource,
     Timers,
     Waiting,
     WebhookRuntime,
@@ -31,7 +31,8 @@ from attachd.settings.tables import (
 
 #: The models of each table of the file, for their keys.
 TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
-    "source": (SqsSource,),
+    "source": SOURCES,
+    "sources": SOURCES,
     "journal": (MemoryJournal, SqliteJournal, DynamoJournal),
     "quota": (Quota,),
     "waiting": (Waiting,),
@@ -71,7 +72,7 @@ def place(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> str:
     here: Any = data
     words: list[str] = []
     for i, step in enumerate(loc):
-        if isinstance(here, Mapping) and step == here.get("type") and step not in here:
+        if isinstance(here, Mapping) and step == here.get("type", DEFAULT_SOURCE) and step not in here:
             continue  # pydantic names the branch of a union by its tag, which is in no file
         if isinstance(step, int) and isinstance(here, Mapping):
             continue  # nor is there a list where one thing alone may stand for it

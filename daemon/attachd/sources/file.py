@@ -33,6 +33,8 @@ class FileSource:
         finished: set once every line has been read, handed out and settled.
     """
 
+    polls = 1
+
     def __init__(self, name: str, opening: Callable[[], BinaryIO], *, poll_seconds: float = 1.0) -> None:
         self.name = name
         self.finished = anyio.Event()

@@ -2,5 +2,14 @@
 
 from attachd.testing.line import Line
 from attachd.testing.ports import MemoryConnect, MemoryRuntime, MemorySource, MemoryTable
+from attachd.testing.streams import MemoryLeases, MemoryStream
 
-__all__ = ["Line", "MemoryConnect", "MemoryRuntime", "MemorySource", "MemoryTable"]
+__all__ = [
+    "Line",
+    "MemoryConnect",
+    "MemoryLeases",
+    "MemoryRuntime",
+    "MemorySource",
+    "MemoryStream",
+    "MemoryTable",
+]

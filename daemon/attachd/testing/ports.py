@@ -47,6 +47,8 @@ class MemorySource:
         faults: exceptions to raise from the next calls of ``receive``.
     """
 
+    polls = 1
+
     def __init__(self, name: str = "memory", *, poll_seconds: float = 5.0) -> None:
         self.name = name
         self.settled: list[tuple[Delivery, Disposition]] = []

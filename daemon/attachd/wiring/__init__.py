@@ -1,10 +1,11 @@
 """The composition root: alone names concrete classes, and turns a configuration into a running service.
 
-``parts`` builds one thing from one table, ``connects`` the instances that chats come from, ``app`` puts them together and
-serves.
+``parts`` builds one thing from one table, ``sources`` what events come from, ``connects`` the instances that chats come
+from, ``app`` puts them together and serves.
 """
 
-from attachd.wiring.app import Rehearsal, run
+from attachd.wiring.app import Mode, run
 from attachd.wiring.parts import USER_AGENT, check, create_journal, rules
+from attachd.wiring.sources import create_leases
 
-__all__ = ["USER_AGENT", "Rehearsal", "check", "create_journal", "rules", "run"]
+__all__ = ["USER_AGENT", "Mode", "check", "create_journal", "create_leases", "rules", "run"]

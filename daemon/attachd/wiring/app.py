@@ -6,10 +6,11 @@ import signal
 import time
 import uuid
 from collections.abc import AsyncIterator, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from math import inf
+from typing import Final
 
 import anyio
 import structlog
@@ -30,18 +31,28 @@ from attachd.shadow import ShadowRuntime
 from attachd.sources.file import FileSource
 from attachd.wiring import parts
 from attachd.wiring.connects import Connects
+from attachd.wiring.sources import Sources
 
 log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """Everything but the calls: decisions are made and logged, no participant is, and the journal is forgotten.
+class Mode:
+    """How to run, if not as configured.
 
-    Without ``events`` it takes those of the configured source, as ever: shadow mode, for a queue of its own.
+    Attributes:
+        rehearsal: everything but the calls: decisions are made and logged, no participant is, and the journal is
+            forgotten.
+        events: these instead of the configured sources'; attachd ends with them.
+        any_age: no event is too old for a bot.
     """
 
+    rehearsal: bool = False
     events: FileSource | None = None
+    any_age: bool = False
+
+
+AS_CONFIGURED: Final = Mode()
 
 
 @dataclass(frozen=True)
@@ -67,12 +78,12 @@ class App:
 
 
 @asynccontextmanager
-async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> AsyncIterator[App]:
+async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
     """Everything that a configuration asks for, opened; closed in reverse order at the end.
 
     Args:
         config: the configuration.
-        rehearsal: everything but the calls.
+        mode: how to run.
 
     Raises:
         Misconfigured: something it asks for is not there.
@@ -80,9 +91,8 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
     metrics, progress, dice = Metrics(), Progress(time.monotonic), random.Random()
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
-        shadow = rehearsal is not None
-        session = aws.session(os.environ)
-        journal = MemoryJournal() if shadow else parts.journal(config, session)
+        shadow = mode.rehearsal
+        journal = MemoryJournal() if shadow else parts.journal(config, aws.session(os.environ))
         await stack.enter_async_context(journal.open())
         connects = Connects(config, metrics, stack, shadow=shadow)
         instances = Instances(
@@ -104,28 +114,22 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
             alive=replicas.alive,
             generations=config.waiting.generations,
         )
-        gates = Gates(
-            [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
-            {bot.name: bot.max_chats or inf for bot in config.bots},
-            instances.stir,
-            claims.over,
+        gates = await _gates(config, stack, instances, claims, metrics, shadow=shadow)
+        sources = Sources(
+            partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall, shadow
         )
-        _watch(metrics, gates, config)
-        pipeline = Pipeline(
-            rules=parts.rules(config),
-            claims=claims,
-            instances=instances,
-            gates=gates,
-            metrics=metrics,
-            now=time.time,
-            dice=dice,
-            leave_when_queued=config.waiting.leave_when_queued,
-        )
-        events = rehearsal.events if rehearsal is not None else None
-        source = events or parts.source(config.source, session, dice, shadow=shadow)
         service = Service(
-            sources=[source],
-            pipeline=pipeline,
+            sources=sources.of(config) if mode.events is None else [mode.events],
+            pipeline=Pipeline(
+                rules=parts.rules(config, any_age=mode.any_age),
+                claims=claims,
+                instances=instances,
+                gates=gates,
+                metrics=metrics,
+                now=time.time,
+                dice=dice,
+                leave_when_queued=config.waiting.leave_when_queued,
+            ),
             background={
                 "instances": instances.run,
                 "runtimes": gates.run,
@@ -144,17 +148,32 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         yield App(service, metrics, progress, instances, gates, connects)
 
 
-async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:
-    runtime = ShadowRuntime() if shadow else parts.runtime(table)
-    await stack.enter_async_context(runtime.open())
-    return RuntimeGate(name, runtime, table.max_handoffs)
-
-
-def _watch(metrics: Metrics, gates: Gates, config: s.Settings) -> None:
+async def _gates(
+    config: s.Settings,
+    stack: AsyncExitStack,
+    instances: Instances,
+    claims: Claims,
+    metrics: Metrics,
+    *,
+    shadow: bool,
+) -> Gates:
+    gates = Gates(
+        [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
+        {bot.name: bot.max_chats or inf for bot in config.bots},
+        instances.stir,
+        claims.over,
+    )
     for name, gate in gates.runtimes.items():
         metrics.circuits.labels("runtime", name).set_function(partial(_open, gate))
     for bot in config.bots:
         metrics.open_chats.labels(bot.name).set_function(partial(gates.open_chats, bot.name))
+    return gates
+
+
+async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:
+    runtime = ShadowRuntime() if shadow else parts.runtime(table)
+    await stack.enter_async_context(runtime.open())
+    return RuntimeGate(name, runtime, table.max_handoffs)
 
 
 def _open(gate: RuntimeGate) -> bool:
@@ -162,43 +181,44 @@ def _open(gate: RuntimeGate) -> bool:
 
 
 async def run(
-    config: s.Settings, rehearsal: Rehearsal | None = None, environ: Mapping[str, str] = os.environ
-) -> None:
+    config: s.Settings, mode: Mode = AS_CONFIGURED, environ: Mapping[str, str] = os.environ
+) -> Mapping[str, int]:
     """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain at once.
 
     Args:
         config: the configuration.
-        rehearsal: everything but the calls; with events of its own it ends with them.
+        mode: how to run; with events of its own it ends with them.
         environ: where systemd leaves its addresses.
+
+    Returns:
+        How many deliveries ended with which outcome.
 
     Raises:
         Misconfigured: something that the configuration asks for is not there.
     """
     notifier = Notifier(environ)
-    if rehearsal is not None:
+    if mode.rehearsal:
         structlog.contextvars.bind_contextvars(rehearsal=True)
-    async with assembled(config, rehearsal) as app:
+    # Beside the service, whose port that is:
+    listen = config.health.listen if mode.events is None else "127.0.0.1:0"
+    async with assembled(config, mode) as app:
         service = app.service
-        of_a_file = rehearsal is not None and rehearsal.events is not None
-        serving = (
-            nullcontext("none: a dry run ends by itself")
-            if of_a_file
-            else health.serving(
-                config.health.listen,
-                stalled=app.progress.stalled,
-                trouble=lambda: app.trouble,
-                metrics=app.metrics,
-            )
+        serving = health.serving(
+            listen,
+            stalled=app.progress.stalled,
+            trouble=lambda: app.trouble,
+            metrics=app.metrics,
         )
         async with serving as address, anyio.create_task_group() as beside:
             await beside.start(_obey_signals, service, notifier, config.service.drain)
             beside.start_soon(_keep_systemd_informed, app, notifier)
-            if rehearsal is not None and rehearsal.events is not None:
-                beside.start_soon(_stop_with, rehearsal.events, service)
+            if mode.events is not None:
+                beside.start_soon(_stop_with, mode.events, service)
             log.info("attachd.starting", version=parts.USER_AGENT, health=address)
             await service.run()
             beside.cancel_scope.cancel()
-    log.info("attachd.stopped")
+        log.info("attachd.stopped")
+        return app.metrics.ended()
 
 
 async def _stop_with(events: FileSource, service: Service) -> None:

@@ -1,9 +1,9 @@
 """One thing from one table of the configuration each. Nothing is opened here."""
 
 import os
-import random
 import time
 from importlib.metadata import version
+from math import inf
 from typing import Final
 
 from aiobotocore.session import AioSession
@@ -16,18 +16,17 @@ from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.model import Bot, Recipe, Secret
 from attachd.patterns import compile_pattern
-from attachd.ports import Journal, Source
+from attachd.ports import Journal
 from attachd.rules import Rule, Rules
 from attachd.runtimes.python import PythonRuntime, load
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
-from attachd.sources.sqs import SqsSource
 
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
 
-def rules(config: s.Settings) -> Rules:
-    """The rules in force under a configuration."""
+def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
+    """The rules in force under a configuration; if so asked, for events of any age."""
     bots = {table.name: _bot(table) for table in config.bots}
     return Rules(
         Rule(
@@ -35,7 +34,7 @@ def rules(config: s.Settings) -> Rules:
             when=compile_pattern(table.when),
             bots=tuple(bots[name] for name in table.bot),
             priority=table.priority,
-            patience=table.attach_within,
+            patience=inf if any_age else table.attach_within,
             fallback=table.fallback,
         )
         for table in config.rules
@@ -106,20 +105,6 @@ async def create_journal(config: s.Settings) -> list[str]:
     if isinstance(made, DynamoJournal):
         return await made.create()
     return [f"[journal] type {config.journal.type!r} needs nothing made"]
-
-
-def source(table: s.SqsSource, session: AioSession, dice: random.Random, *, shadow: bool = False) -> Source:
-    """A source. In a rehearsal nothing is quarantined: it has a queue of its own, to throw away."""
-    return SqsSource(
-        session,
-        table.queue_url,
-        quarantine_url=None if shadow else table.quarantine_url,
-        poll_seconds=round(table.poll),
-        visibility_seconds=round(table.visibility),
-        now=time.time,
-        dice=dice,
-        user_agent=USER_AGENT,
-    )
 
 
 def limits(table: s.Service) -> Limits:
