@@ -270,6 +270,23 @@ class Handoff:
 
 
 @dataclass(frozen=True, slots=True)
+class ChatEnded:
+    """What a runtime is told of a chat that it took, once the chat is over or beyond a bot's reach.
+
+    Attributes:
+        key: stable over every retry and restart, and none of a hand-off's.
+        generation: of the hand-off that the runtime accepted.
+        reason: ``ended``, or ``agent_joined``.
+    """
+
+    key: str
+    contact: Contact
+    bot: Bot
+    generation: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class Beat:
     """What a replica says of itself to the others on the same journal.
 

@@ -7,7 +7,7 @@ import traceback
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import anyio
 import pytest
@@ -15,7 +15,7 @@ from aiohttp import web
 from standardwebhooks import Webhook
 
 from attachd.errors import Permanent, Transient
-from attachd.model import Bot, Contact, Handoff, Outcome, Participant, Secret
+from attachd.model import Bot, ChatEnded, Contact, Handoff, Outcome, Participant, Secret
 from attachd.ports import Runtime
 from attachd.runtimes.python import PythonRuntime
 from attachd.runtimes.webhook import WebhookRuntime
@@ -41,17 +41,28 @@ def handoff(generation: int = 1) -> Handoff:
     )
 
 
+def farewell(generation: int = 1) -> ChatEnded:
+    contact = Contact("c-1", INSTANCE, "CHAT", "c-1")
+    return ChatEnded(
+        f"c-1_{generation}_ended", contact, Bot("concierge", "Ava", "ava"), generation, "agent_joined"
+    )
+
+
 class Stage(Protocol):
     """A runtime, and the bot behind it."""
 
     runtime: Runtime
 
     def answer(self, *answers: Answer) -> None:
-        """How the bot takes the next offers; every later one it accepts."""
+        """How the bot takes what it is offered or told next; all later it accepts."""
         ...
 
     def taken(self) -> list[str]:
         """The keys of the chats that the bot has taken over, each as often as it did."""
+        ...
+
+    def ends(self) -> list[tuple[str, str]]:
+        """Of the chats that the bot has let go because it was told: the key and why, each as often as it did."""
         ...
 
 
@@ -74,12 +85,16 @@ class InMemory:
     def taken(self) -> list[str]:
         return list(self.memory.accepted)
 
+    def ends(self) -> list[tuple[str, str]]:
+        return [(key, told.reason) for key, told in self.memory.ends.items()]
+
 
 class InProcess:
     def __init__(self) -> None:
-        self.runtime: Runtime = PythonRuntime(self.take, timeout_seconds=TIMEOUT)
+        self.runtime: Runtime = PythonRuntime(self.take, ended=self.let_go, timeout_seconds=TIMEOUT)
         self._answers: list[Answer] = []
         self._taken: list[str] = []
+        self._ends: list[tuple[str, str]] = []
 
     def answer(self, *answers: Answer) -> None:
         self._answers.extend(answers)
@@ -87,13 +102,20 @@ class InProcess:
     def taken(self) -> list[str]:
         return self._taken
 
+    def ends(self) -> list[tuple[str, str]]:
+        return self._ends
+
     async def take(self, offered: Handoff) -> None:
+        await self._play(offered.participant.token.reveal())
+        self._taken.append(offered.key)
+
+    async def let_go(self, told: ChatEnded) -> None:
+        await self._play(TOKEN)
+        self._ends.append((told.key, told.reason))
+
+    async def _play(self, token: str) -> None:
         await anyio.sleep(0.01)
-        answer = self._answers.pop(0) if self._answers else None
-        token = offered.participant.token.reveal()
-        match answer:
-            case None:
-                self._taken.append(offered.key)
+        match self._answers.pop(0) if self._answers else None:
             case "busy":
                 raise Transient("runtime_busy", after=3.0)
             case "refused":
@@ -112,6 +134,7 @@ class BehindAWebhook:
     def __init__(self) -> None:
         self._answers: list[Answer] = []
         self._taken: list[str] = []
+        self._ends: list[tuple[str, str]] = []
 
     async def start(self, stack: AsyncExitStack, socket_path: Path | None) -> None:
         app = web.Application()
@@ -126,7 +149,12 @@ class BehindAWebhook:
             await web.UnixSite(runner, str(socket_path)).start()
             url = f"unix://{socket_path}"
         runtime = WebhookRuntime(
-            url, [Secret(SECRET)], timeout_seconds=TIMEOUT, now=time.time, user_agent="attachd/test"
+            url,
+            [Secret(SECRET)],
+            timeout_seconds=TIMEOUT,
+            wants_ended=True,
+            now=time.time,
+            user_agent="attachd/test",
         )
         await stack.enter_async_context(runtime.open())
         self.runtime: Runtime = runtime
@@ -136,6 +164,9 @@ class BehindAWebhook:
 
     def taken(self) -> list[str]:
         return self._taken
+
+    def ends(self) -> list[tuple[str, str]]:
+        return self._ends
 
     async def take(self, request: web.Request) -> web.Response:
         body = await request.text()
@@ -153,12 +184,17 @@ class BehindAWebhook:
                 return web.Response(status=422, text=f"I do not like {body}")
             case "quoting failure":
                 return web.json_response({"debug": {"request": json.loads(body)}}, status=500)
-        return web.Response(status=self._accept(event["id"]))
+        return web.Response(status=self._accept(event))
 
-    def _accept(self, key: str) -> int:
-        if key in self._taken:
+    def _accept(self, event: dict[str, Any]) -> int:
+        key = event["id"]
+        if key in self._taken or key in dict(self._ends):
             return 409
-        self._taken.append(key)
+        match event["type"]:
+            case "attachd.chat.attached.v1":
+                self._taken.append(key)
+            case "attachd.chat.ended.v1":
+                self._ends.append((key, event["data"]["reason"]))
         return 202
 
 
@@ -265,6 +301,37 @@ async def test_an_offer_that_is_cancelled_ends_at_once(stage: Stage) -> None:
     assert scope.cancelled_caught
 
 
+async def test_a_bot_is_told_once_that_its_chat_is_over_and_why(stage: Stage) -> None:
+    await stage.runtime.offer(handoff())
+    for _ in range(3):
+        await stage.runtime.ended(farewell())
+    assert stage.taken() == ["c-1_1"]
+    assert stage.ends() == [("c-1_1_ended", "agent_joined")]
+
+
+async def test_a_bot_may_be_told_of_the_end_of_a_chat_that_it_does_not_know(stage: Stage) -> None:
+    await stage.runtime.ended(farewell(7))
+    assert stage.ends() == [("c-1_7_ended", "agent_joined")]
+
+
+@pytest.mark.parametrize("answer", ["busy", "slow", "broken", "quoting failure"])
+async def test_a_bot_that_could_not_hear_of_an_end_is_told_again(stage: Stage, answer: Answer) -> None:
+    stage.answer(answer)
+    with pytest.raises(Transient) as failed:
+        await stage.runtime.ended(farewell())
+    assert failed.value.after == (3.0 if answer == "busy" else None)
+    assert "CANARY" not in printed(failed.value)
+    await stage.runtime.ended(farewell())
+    assert ("c-1_1_ended", "agent_joined") in stage.ends()
+
+
+async def test_a_bot_that_will_not_hear_of_ends_says_so_for_good(stage: Stage) -> None:
+    stage.answer("refused")
+    with pytest.raises(Permanent) as refused:
+        await stage.runtime.ended(farewell())
+    assert refused.value.reason == "runtime_refused"
+
+
 # ── in process ─────────────────────────────────────────────────────────────────────────────────
 
 
@@ -304,6 +371,13 @@ async def test_a_callable_that_failed_once_is_called_again() -> None:
     await runtime.offer(handoff())
     await runtime.offer(handoff())
     assert len(calls) == 2
+
+
+async def test_a_callable_that_does_not_want_to_know_of_ends_is_not_told() -> None:
+    async def take(_handoff: Handoff) -> None:
+        raise AssertionError("no chat was offered")
+
+    await PythonRuntime(take, timeout_seconds=1).ended(farewell())
 
 
 async def test_keys_are_forgotten_oldest_first_and_never_without_bound() -> None:

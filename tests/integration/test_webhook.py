@@ -17,7 +17,7 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from attachd.errors import Permanent, Transient
-from attachd.model import Bot, Contact, Handoff, Outcome, Participant, Secret
+from attachd.model import Bot, ChatEnded, Contact, Handoff, Outcome, Participant, Secret
 from attachd.runtimes.webhook import WebhookRuntime
 
 TOKEN = "CANARY+QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c/LzE1NTk="
@@ -45,6 +45,8 @@ HANDOFF = Handoff(
     participant=Participant("p-1", Secret(TOKEN), "2027-01-16T08:00:00.000Z"),
     connect_by=1_800_000_015.25,
 )
+
+FAREWELL = ChatEnded("c-1_2_ended", HANDOFF.contact, HANDOFF.bot, 2, "ended")
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,10 +106,16 @@ async def bots() -> AsyncIterator[Bots]:
 
 
 def webhook(
-    url: str, *keys: str, timeout: float = 1.0, now: Callable[[], float] = time.time
+    url: str,
+    *keys: str,
+    timeout: float = 1.0,
+    wants_ended: bool = True,
+    now: Callable[[], float] = time.time,
 ) -> WebhookRuntime:
     secrets = [Secret(key) for key in keys or (KEYS[0],)]
-    return WebhookRuntime(url, secrets, timeout_seconds=timeout, now=now, user_agent="attachd/test")
+    return WebhookRuntime(
+        url, secrets, timeout_seconds=timeout, wants_ended=wants_ended, now=now, user_agent="attachd/test"
+    )
 
 
 async def offer(bots: Bots, *, timeout: float = 1.0, handoff: Handoff = HANDOFF) -> None:  # noqa: ASYNC109 - the runtime's own
@@ -185,6 +193,42 @@ async def test_the_body_is_the_documented_cloud_event(bots: Bots) -> None:
             },
         },
     }
+
+
+async def test_an_end_is_the_documented_cloud_event_and_holds_no_credential(bots: Bots) -> None:
+    runtime = webhook(bots.url, now=lambda: 1_800_000_001.0)
+    async with runtime.open():
+        await runtime.offer(HANDOFF)
+        await runtime.ended(FAREWELL)
+    hand_off, end = (json.loads(sent.body) for sent in bots.offers)
+    assert end == {
+        **hand_off,
+        "type": "attachd.chat.ended.v1",
+        "id": "c-1_2_ended",
+        "data": {
+            "contact": hand_off["data"]["contact"],
+            "bot": {"name": "concierge", "display_name": "Ava"},
+            "generation": 2,
+            "reason": "ended",
+        },
+    }
+    assert bots.offers[1].headers["webhook-id"] == "c-1_2_ended"
+    assert TOKEN not in bots.offers[1].body.decode()
+
+
+async def test_an_end_is_signed_as_a_hand_off_is(bots: Bots) -> None:
+    runtime = webhook(bots.url, KEYS[0], KEYS[1])
+    async with runtime.open():
+        await runtime.ended(FAREWELL)
+    bots.offers[0].verified(KEYS[0])
+    bots.offers[0].verified(KEYS[1])
+
+
+async def test_a_bot_that_did_not_ask_for_ends_is_not_told_of_them(bots: Bots) -> None:
+    runtime = webhook(bots.url, wants_ended=False)
+    async with runtime.open():
+        await runtime.ended(FAREWELL)
+    assert bots.offers == []
 
 
 async def test_it_is_posted_to_the_very_url_as_a_structured_cloud_event(bots: Bots) -> None:

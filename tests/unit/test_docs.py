@@ -14,7 +14,7 @@ import pytest
 from attachd import settings
 from attachd.contact_fields import CONTACT_EVENT
 from attachd.decode import decode
-from attachd.model import Bot, Handoff, Outcome, Participant, Secret
+from attachd.model import Bot, ChatEnded, Handoff, Outcome, Participant, Secret
 from attachd.patterns.lint import lint
 from attachd.patterns.operators import OPERATORS
 from attachd.runtimes import payload
@@ -74,7 +74,7 @@ def test_no_rule_that_is_shipped_is_warned_of(path: Path) -> None:
     )
 
 
-def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:
+def test_the_events_in_the_docs_are_those_that_are_sent(contact_event: Callable[..., bytes]) -> None:
     event = decode(contact_event("c-1"), received_at=2e9, max_bytes=10_000)
     handoff = Handoff(
         key="c-1_1",
@@ -87,8 +87,10 @@ def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callabl
         ),
         connect_by=event.time + 15,
     )
-    [shown] = blocks(ROOT / "docs" / "runtimes.md", "json")
+    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot, handoff.generation, "ended")
+    shown, shown_at_the_end = blocks(ROOT / "docs" / "runtimes.md", "json")
     assert json.loads(shown) == json.loads(payload.attached(handoff, event.time))
+    assert json.loads(shown_at_the_end) == json.loads(payload.ended(farewell, event.time))
 
 
 def test_operations_says_what_to_do_about_every_outcome() -> None:

@@ -31,7 +31,7 @@ from multidict import CIMultiDictProxy
 from standardwebhooks import Webhook
 
 from attachd.errors import Misconfigured, Permanent, Transient
-from attachd.model import Handoff, Outcome, Secret
+from attachd.model import ChatEnded, Handoff, Outcome, Secret
 from attachd.runtimes import payload
 
 CHATS_HEADER: Final = "Attachd-Chats"
@@ -49,6 +49,7 @@ class WebhookRuntime:
         url: ``https://…``, ``http://…``, or ``unix:///path/to.sock`` (then the path is ``/attach``).
         secrets: signing secrets; each signs, so that a receiver can rotate. The first is the current one.
         timeout_seconds: for one try.
+        wants_ended: whether it is told of chats that are over.
         now: the wall clock.
         user_agent: sent with every call.
     """
@@ -59,6 +60,7 @@ class WebhookRuntime:
         secrets: Sequence[Secret],
         *,
         timeout_seconds: float,
+        wants_ended: bool = False,
         now: Callable[[], float],
         user_agent: str,
     ) -> None:
@@ -68,6 +70,7 @@ class WebhookRuntime:
         self._where = url if self._socket_path else "{0.scheme}://{0.netloc}".format(urlsplit(url))
         self._signers = [_signer(secret) for secret in secrets]
         self._timeout = aiohttp.ClientTimeout(total=timeout_seconds)
+        self._wants_ended = wants_ended
         self._now = now
         self._user_agent = user_agent
         self._http: aiohttp.ClientSession | None = None
@@ -92,13 +95,22 @@ class WebhookRuntime:
     async def offer(self, handoff: Handoff) -> int | None:
         """See ``ports.Runtime``."""
         now = self._now()
-        body = payload.attached(handoff, now)
-        headers = {"Content-Type": payload.CONTENT_TYPE, **self._signed(handoff.key, now, body)}
+        told = await self._post(handoff.key, payload.attached(handoff, now), now)
+        return _count(told.get(CHATS_HEADER))
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """See ``ports.Runtime``."""
+        if self._wants_ended:
+            now = self._now()
+            await self._post(farewell.key, payload.ended(farewell, now), now)
+
+    async def _post(self, key: str, body: bytes, now: float) -> CIMultiDictProxy[str]:
+        headers = {"Content-Type": payload.CONTENT_TYPE, **self._signed(key, now, body)}
         # Status and headers alone count: a body that stalls or breaks must not turn a yes into a no, and what it
         # says may quote the token.
         status, told = await self._ask("POST", data=body, headers=headers)
         _judge(status, told.get("Retry-After"))
-        return _count(told.get(CHATS_HEADER))
+        return told
 
     async def probe(self) -> None:
         """See ``ports.Runtime``: HEAD, unsigned and without a body. Any answer will do, but a proxy's that nobody is there."""

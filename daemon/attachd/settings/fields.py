@@ -129,6 +129,7 @@ TopicArn = Annotated[str, AfterValidator(_topic_arn)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 RuntimeUrl = Annotated[str, AfterValidator(_runtime_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
+ImportName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
 class Table(BaseModel):

@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from attachd.settings.fields import (
     Endpoint,
+    ImportName,
     InstanceArn,
     Listen,
     Name,
@@ -205,13 +206,17 @@ class WebhookRuntime(Table):
     secret: SecretRefs = Field(min_length=1, description="signs each hand-off; several while rotated")
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+    wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
 
 
 class PythonRuntime(Table):
     """A bot in this process."""
 
     type: Literal["python"]
-    callable: str = Field(pattern=r"^[\w.]+:\w+$", description="package.module:name of an async callable")
+    callable: ImportName = Field(description="package.module:name of an async callable that takes a chat")
+    ended: ImportName | None = Field(
+        None, description="the same, of one that is told of its chats that are over"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
 

@@ -76,10 +76,16 @@ def runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
         case s.WebhookRuntime():
             secrets: list[Secret] = [reference.read() for reference in table.secret]
             return WebhookRuntime(
-                table.url, secrets, timeout_seconds=table.timeout, now=time.time, user_agent=USER_AGENT
+                table.url,
+                secrets,
+                timeout_seconds=table.timeout,
+                wants_ended=table.wants_ended,
+                now=time.time,
+                user_agent=USER_AGENT,
             )
         case s.PythonRuntime():
-            return PythonRuntime(load(table.callable), timeout_seconds=table.timeout)
+            ended = load(table.ended, "farewell") if table.ended is not None else None
+            return PythonRuntime(load(table.callable), ended=ended, timeout_seconds=table.timeout)
 
 
 def journal(config: s.Settings, session: AioSession) -> Journal:
