@@ -37,7 +37,7 @@ def handoff(generation: int = 1) -> Handoff:
         rule="chat",
         generation=generation,
         participant=Participant("p-1", Secret(TOKEN), "2026-01-02T00:00:00Z"),
-        connect_by=1_800_000_015.0,
+        connect_by=time.time() + 15,
     )
 
 

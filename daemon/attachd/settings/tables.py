@@ -27,6 +27,7 @@ from attachd.settings.fields import (
     Seconds,
     Table,
     TopicArn,
+    User,
 )
 from attachd.settings.secrets import SecretRefs
 
@@ -204,9 +205,27 @@ class WebhookRuntime(Table):
     type: Literal["webhook"]
     url: RuntimeUrl = Field(description="https, http, or unix:///path")
     secret: SecretRefs = Field(min_length=1, description="signs each hand-off; several while rotated")
+    ca: Path | None = Field(None, description="of https: believe these authorities alone, a PEM file")
+    client_cert: Path | None = Field(None, description="of https: show this certificate, a PEM file")
+    client_key: Path | None = Field(
+        None, description="its private key, a PEM file, unless it stands there too"
+    )
+    peer_user: User | None = Field(
+        None, description="of a unix socket: who must listen there, a user's name or number"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
     wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.ca or self.client_cert) and not self.url.startswith("https:"):
+            raise ValueError("ca and client_cert are for https://")
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key is the key of a client_cert, which is missing")
+        if self.peer_user is not None and not self.url.startswith("unix:"):
+            raise ValueError("peer_user is for unix://")
+        return self
 
 
 class PythonRuntime(Table):

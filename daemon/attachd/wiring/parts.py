@@ -19,6 +19,7 @@ from attachd.patterns import compile_pattern
 from attachd.ports import Journal, Source
 from attachd.rules import Rule, Rules
 from attachd.runtimes.python import PythonRuntime, load
+from attachd.runtimes.tls import Tls
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
 from attachd.sources.sqs import SqsSource
@@ -80,6 +81,8 @@ def runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
                 secrets,
                 timeout_seconds=table.timeout,
                 wants_ended=table.wants_ended,
+                tls=Tls(table.ca, table.client_cert, table.client_key),
+                peer_user=table.peer_user,
                 now=time.time,
                 user_agent=USER_AGENT,
             )
