@@ -1,18 +1,21 @@
 """What every runtime keeps of its port's word: in memory, in process, and behind a webhook."""
 
+import asyncio
 import base64
 import json
 import time
 import traceback
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import anyio
 import pytest
+import structlog
 from aiohttp import web
 from standardwebhooks import Webhook
+from structlog.testing import capture_logs
 
 from attachd.errors import Permanent, Transient
 from attachd.model import Bot, ChatEnded, Contact, Handoff, Outcome, Participant, Secret
@@ -337,15 +340,24 @@ async def test_a_bot_that_will_not_hear_of_ends_says_so_for_good(stage: Stage) -
 
 @pytest.mark.parametrize(
     "failure",
-    [ValueError("no"), ExceptionGroup("several", [ValueError("no")]), TimeoutError(), SystemExit(1)],
+    [
+        ValueError("no"),
+        ExceptionGroup("several", [ValueError("no")]),
+        BaseExceptionGroup("several", [asyncio.CancelledError(), KeyboardInterrupt()]),
+        TimeoutError(),
+        StopAsyncIteration(),
+        SystemExit(1),
+        KeyboardInterrupt(),
+    ],
     ids=repr,
 )
 async def test_whatever_a_callable_raises_is_its_own_failure(failure: BaseException) -> None:
     async def take(_handoff: Handoff) -> None:
         raise failure
 
-    with pytest.raises(Transient):
+    with pytest.raises(Transient) as crashed:
         await PythonRuntime(take, timeout_seconds=1).offer(handoff())
+    assert (crashed.value.reason, crashed.value.__context__) == ("runtime_crashed", None)
 
 
 async def test_a_callable_that_was_cancelled_from_within_does_not_cancel_the_line() -> None:
@@ -355,6 +367,95 @@ async def test_a_callable_that_was_cancelled_from_within_does_not_cancel_the_lin
     with pytest.raises(Transient) as crashed:
         await PythonRuntime(take, timeout_seconds=1).offer(handoff())
     assert crashed.value.reason == "runtime_crashed"
+
+
+async def test_whatever_a_callable_does_to_its_task_it_does_not_do_to_ours() -> None:
+    async def take(_handoff: Handoff) -> None:
+        structlog.contextvars.bind_contextvars(bot="was here")
+        anyio.CancelScope().__enter__().cancel()  # and never left
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+
+    before = structlog.contextvars.get_contextvars()
+    with pytest.raises(Transient):
+        await PythonRuntime(take, timeout_seconds=1).offer(handoff())
+    await anyio.sleep(1)  # would raise if we had been cancelled
+    assert structlog.contextvars.get_contextvars() == before
+
+
+async def test_a_callable_that_will_not_be_cancelled_holds_us_up_for_a_second_and_is_not_called_twice() -> (
+    None
+):
+    calls, released = [], anyio.Event()
+
+    async def take(offered: Handoff) -> None:
+        calls.append(offered.key)
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    runtime = PythonRuntime(take, timeout_seconds=3)
+    for _ in range(2):
+        began = anyio.current_time()
+        with pytest.raises(Transient) as slow:
+            await runtime.offer(handoff())
+        assert (slow.value.reason, slow.value.ambiguous) == ("timeout", True)
+        assert anyio.current_time() - began == 4.0
+    with anyio.move_on_after(1) as scope:
+        await runtime.offer(handoff())
+    assert scope.cancelled_caught
+    released.set()
+    await runtime.offer(handoff())  # it has taken the chat after all
+    assert calls == ["c-1_1"]
+
+
+async def test_a_callable_whose_offer_is_cancelled_may_put_its_things_away() -> None:
+    log = []
+
+    async def take(_handoff: Handoff) -> None:
+        try:
+            await anyio.sleep(10)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.sleep(0.5)
+            log.append("tidy")
+
+    with anyio.move_on_after(1):
+        await PythonRuntime(take, timeout_seconds=5).offer(handoff())
+    assert log == ["tidy"]
+
+
+async def test_what_a_callable_starts_outlives_the_call() -> None:
+    spoken, tasks = anyio.Event(), []
+
+    async def talk() -> None:
+        await anyio.sleep(60)
+        spoken.set()
+
+    async def take(_handoff: Handoff) -> None:
+        tasks.append(asyncio.get_running_loop().create_task(talk()))
+
+    await PythonRuntime(take, timeout_seconds=1).offer(handoff())
+    with anyio.fail_after(61):
+        await spoken.wait()
+
+
+async def test_a_call_that_will_not_end_does_not_keep_the_runtime_open() -> None:
+    released = anyio.Event()
+
+    async def take(_handoff: Handoff) -> None:
+        while not released.is_set():
+            with suppress(asyncio.CancelledError):
+                await released.wait()
+
+    runtime = PythonRuntime(take, timeout_seconds=1)
+    with capture_logs() as logs:
+        async with runtime.open():
+            with pytest.raises(Transient):
+                await runtime.offer(handoff())
+    assert [(line["event"], line["key"]) for line in logs] == [("runtime.call_not_ended", "c-1_1")]
+    released.set()
 
 
 async def test_a_callable_that_failed_once_is_called_again() -> None:

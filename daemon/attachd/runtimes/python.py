@@ -87,12 +87,12 @@ class PythonRuntime:
             await _ended(task)
         if not done:
             raise Transient("timeout", f"no answer in {self._timeout_seconds} s", ambiguous=True)
-        if (failure := task.result()) is not None:
+        if (failure := _failure(task)) is not None:
             raise failure
 
     def _over(self, key: str, task: asyncio.Task[_Failure | None]) -> None:
         del self._calls[key]
-        if task.cancelled() or task.result() is not None:
+        if _failure(task) is not None:
             return
         self._accepted[key] = None
         if len(self._accepted) > _KEPT_KEYS:
@@ -108,12 +108,21 @@ async def _contained(call: Callable[[_Told], Awaitable[None]], told: _Told) -> _
     except Permanent as error:
         return Permanent(error.outcome, error.reason)
     except asyncio.CancelledError:
-        return Transient("runtime_crashed", "the callable was cancelled")
+        return _cancelled()
     except GeneratorExit:
         raise
     except BaseException as error:  # noqa: BLE001 - a user's callable may raise anything, SystemExit included
         return Transient("runtime_crashed", f"the callable raised {type(error).__name__}")
     return None
+
+
+def _failure(call: asyncio.Task[_Failure | None]) -> _Failure | None:
+    """How a call that is over failed, if it did. One may cancel its own task as the last thing it does."""
+    return _cancelled() if call.cancelled() else call.result()
+
+
+def _cancelled() -> Transient:
+    return Transient("runtime_crashed", "the callable was cancelled")
 
 
 async def _ended(call: asyncio.Task[_Failure | None]) -> bool:
