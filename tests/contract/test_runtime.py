@@ -1,11 +1,12 @@
-"""What every runtime keeps of its port's word: in memory, in process, and behind a webhook."""
+"""What every runtime keeps of its port's word: in memory, in process, behind a webhook, behind a queue."""
 
 import asyncio
 import base64
 import json
+import os
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -14,15 +15,21 @@ import anyio
 import pytest
 import structlog
 from aiohttp import web
+from joserfc.jwe import decrypt_compact
+from joserfc.jwk import ECKey
 from standardwebhooks import Webhook
 from structlog.testing import capture_logs
 
+from attachd import aws
 from attachd.errors import Permanent, Transient
 from attachd.model import Bot, ChatEnded, Contact, Handoff, Outcome, Participant, Secret
 from attachd.ports import Runtime
 from attachd.runtimes.python import PythonRuntime
+from attachd.runtimes.seal import Seal
+from attachd.runtimes.sqs import SqsRuntime
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.testing import MemoryRuntime
+from embedded import Queues, sqs
 
 TOKEN = "CANARY/QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c=="
 SECRET = "whsec_" + base64.b64encode(b"a key to sign with, for tests only").decode()
@@ -201,14 +208,66 @@ class BehindAWebhook:
         return 202
 
 
-@pytest.fixture(
-    params=[
-        "memory",
-        "python",
-        pytest.param("http", marks=pytest.mark.real_time),
-        pytest.param("unix", marks=pytest.mark.real_time),
-    ]
-)
+class BehindAQueue:
+    """A bot that reads its queue when it is asked what it has taken. It cannot answer; the queue can fail."""
+
+    def __init__(self, queues: Queues, folder: Path, name: str) -> None:
+        self._queues = queues
+        self._url = queues.client.create_queue(
+            QueueName=name, Attributes={"FifoQueue": "true"} if name.endswith(".fifo") else {}
+        )["QueueUrl"]
+        self._key = ECKey.generate_key("P-256")
+        public = folder / "bot.pub.pem"
+        public.write_bytes(self._key.as_pem(private=False))
+        self._runtime = SqsRuntime(
+            aws.session(os.environ),
+            self._url,
+            Seal(public),
+            timeout_seconds=1.5,
+            wants_ended=True,
+            now=time.time,
+            user_agent="attachd/test",
+        )
+        self.runtime: Runtime = self._runtime
+        self._events: dict[str, dict[str, Any]] = {}
+
+    async def start(self, stack: AsyncExitStack) -> None:
+        await stack.enter_async_context(self._runtime.open())
+
+    def answer(self, *answers: Answer) -> None:
+        self._queues.answers.extend("slow" if answer == "slow" else "broken" for answer in answers)
+
+    def taken(self) -> list[str]:
+        return [event["id"] for event in self._read() if event["type"] == "attachd.chat.attached.v1"]
+
+    def ends(self) -> list[tuple[str, str]]:
+        events = self._read()
+        return [(e["id"], e["data"]["reason"]) for e in events if e["type"] == "attachd.chat.ended.v1"]
+
+    def _read(self) -> list[dict[str, Any]]:
+        client = self._queues.client
+        while messages := client.receive_message(QueueUrl=self._url).get("Messages", []):
+            for message in messages:
+                event = json.loads(decrypt_compact(message["Body"], self._key).plaintext or b"")
+                self._events.setdefault(event["id"], event)
+                client.delete_message(QueueUrl=self._url, ReceiptHandle=message["ReceiptHandle"])
+        return list(self._events.values())
+
+
+@pytest.fixture(scope="session")
+def queues() -> Iterator[Queues]:
+    with sqs() as made:
+        yield made
+
+
+WEBHOOKS = [pytest.param(over, marks=pytest.mark.real_time) for over in ("http", "unix")]
+QUEUES = [pytest.param(over, marks=pytest.mark.real_time) for over in ("sqs", "sqs fifo")]
+ANSWERING = ["memory", "python", *WEBHOOKS]
+#: A bot behind a queue is never busy, and refuses nothing.
+answering = pytest.mark.parametrize("stage", ANSWERING, indirect=True)
+
+
+@pytest.fixture(params=[*ANSWERING, *QUEUES])
 async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Stage]:
     async with AsyncExitStack() as stack:
         match request.param:
@@ -216,6 +275,17 @@ async def stage(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
                 yield InMemory()
             case "python":
                 yield InProcess()
+            case "sqs" | "sqs fifo" as kind:
+                queues, environment = (
+                    request.getfixturevalue("queues"),
+                    request.getfixturevalue("monkeypatch"),
+                )
+                for variable, value in queues.environment.items():
+                    environment.setenv(variable, value)
+                name = f"bot-{tmp_path.name}"[:70] + (".fifo" if kind == "sqs fifo" else "")
+                queue = BehindAQueue(queues, tmp_path, name)
+                await queue.start(stack)
+                yield queue
             case over:
                 bot = BehindAWebhook()
                 await bot.start(stack, tmp_path / "bot.sock" if over == "unix" else None)
@@ -251,6 +321,7 @@ async def test_another_generation_of_the_contact_is_another_chat(stage: Stage) -
     assert stage.taken() == ["c-1_1", "c-1_2"]
 
 
+@answering
 async def test_a_busy_bot_is_asked_again_when_it_said_and_then_takes_the_same_key(stage: Stage) -> None:
     stage.answer("busy")
     with pytest.raises(Transient) as busy:
@@ -261,6 +332,7 @@ async def test_a_busy_bot_is_asked_again_when_it_said_and_then_takes_the_same_ke
     assert stage.taken() == ["c-1_1"]
 
 
+@answering
 async def test_a_bot_that_refuses_is_not_asked_again(stage: Stage) -> None:
     stage.answer("refused")
     with pytest.raises(Permanent) as refused:
@@ -294,9 +366,7 @@ async def test_a_bot_that_quotes_the_token_is_not_quoted(stage: Stage, answer: A
     assert TOKEN[7:] not in printed(failed.value)
 
 
-@pytest.mark.parametrize(
-    "stage", ["python", pytest.param("http", marks=pytest.mark.real_time)], indirect=True
-)
+@pytest.mark.parametrize("stage", ["python", *WEBHOOKS, *QUEUES], indirect=True)
 async def test_an_offer_that_is_cancelled_ends_at_once(stage: Stage) -> None:
     stage.answer("slow")
     with anyio.move_on_after(TIMEOUT / 3) as scope:
@@ -317,17 +387,25 @@ async def test_a_bot_may_be_told_of_the_end_of_a_chat_that_it_does_not_know(stag
     assert stage.ends() == [("c-1_7_ended", "agent_joined")]
 
 
-@pytest.mark.parametrize("answer", ["busy", "slow", "broken", "quoting failure"])
+@answering
+async def test_a_busy_bot_is_told_of_an_end_when_it_said(stage: Stage) -> None:
+    stage.answer("busy")
+    with pytest.raises(Transient) as busy:
+        await stage.runtime.ended(farewell())
+    assert (busy.value.reason, busy.value.after) == ("runtime_busy", 3.0)
+
+
+@pytest.mark.parametrize("answer", ["slow", "broken", "quoting failure"])
 async def test_a_bot_that_could_not_hear_of_an_end_is_told_again(stage: Stage, answer: Answer) -> None:
     stage.answer(answer)
     with pytest.raises(Transient) as failed:
         await stage.runtime.ended(farewell())
-    assert failed.value.after == (3.0 if answer == "busy" else None)
     assert "CANARY" not in printed(failed.value)
     await stage.runtime.ended(farewell())
     assert ("c-1_1_ended", "agent_joined") in stage.ends()
 
 
+@answering
 async def test_a_bot_that_will_not_hear_of_ends_says_so_for_good(stage: Stage) -> None:
     stage.answer("refused")
     with pytest.raises(Permanent) as refused:

@@ -228,6 +228,19 @@ class WebhookRuntime(Table):
         return self
 
 
+class SqsRuntime(Table):
+    """A bot behind an SQS queue; what it is handed is sealed for its key."""
+
+    type: Literal["sqs"]
+    queue_url: QueueUrl = Field(description="the queue, standard or FIFO; it is never created")
+    public_key: Path = Field(
+        description="the bot's public key, PEM or JWK: EC P-256, or RSA from 2048 bits on"
+    )
+    timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
+    max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+    wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
+
+
 class PythonRuntime(Table):
     """A bot in this process."""
 
@@ -264,7 +277,7 @@ class Logging(Table):
 
 
 Journal = Annotated[MemoryJournal | SqliteJournal | DynamoJournal, Field(discriminator="type")]
-Runtime = Annotated[WebhookRuntime | PythonRuntime, Field(discriminator="type")]
+Runtime = Annotated[WebhookRuntime | SqsRuntime | PythonRuntime, Field(discriminator="type")]
 
 
 class Settings(BaseSettings):

@@ -19,6 +19,8 @@ from attachd.patterns import compile_pattern
 from attachd.ports import Journal, Source
 from attachd.rules import Rule, Rules
 from attachd.runtimes.python import PythonRuntime, load
+from attachd.runtimes.seal import Seal
+from attachd.runtimes.sqs import SqsRuntime
 from attachd.runtimes.tls import Tls
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
@@ -71,8 +73,8 @@ def check(config: s.Settings) -> None:
         raise Misconfigured(problems)
 
 
-def runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
-    """A runtime; its secrets are read, its callable is imported."""
+def runtime(table: s.Runtime) -> WebhookRuntime | SqsRuntime | PythonRuntime:
+    """A runtime; its secrets and keys are read, its callable is imported."""
     match table:
         case s.WebhookRuntime():
             secrets: list[Secret] = [reference.read() for reference in table.secret]
@@ -83,6 +85,16 @@ def runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
                 wants_ended=table.wants_ended,
                 tls=Tls(table.ca, table.client_cert, table.client_key),
                 peer_user=table.peer_user,
+                now=time.time,
+                user_agent=USER_AGENT,
+            )
+        case s.SqsRuntime():
+            return SqsRuntime(
+                aws.session(os.environ),
+                table.queue_url,
+                Seal(table.public_key),
+                timeout_seconds=table.timeout,
+                wants_ended=table.wants_ended,
                 now=time.time,
                 user_agent=USER_AGENT,
             )
