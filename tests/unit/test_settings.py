@@ -599,6 +599,8 @@ def test_what_cannot_work_together_is_said_before_it_runs(file: Path, more: str,
 def test_instances_of_one_account_may_say_the_same_quota_each(file: Path) -> None:
     more = _instance("a", more="quota.rate = 4") + _instance("b", more="quota.rate = 4")
     assert len(_load(file, MINIMAL + more).instances) == 2
+
+
 # ── who is at the other end of a webhook ───────────────────────────────────────────────────────
 
 

@@ -3,7 +3,7 @@
 ``fields`` and ``secrets`` are the kinds of value, ``agreement`` is between tables, ``wording`` is how errors are told.
 """
 
-from attachd.settings.loading import load
+from attachd.settings.loading import load, webhook
 from attachd.settings.secrets import SecretRef
 from attachd.settings.tables import (
     Bot,
@@ -51,4 +51,5 @@ __all__ = [
     "Waiting",
     "WebhookRuntime",
     "load",
+    "webhook",
 ]

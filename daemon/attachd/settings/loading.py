@@ -15,7 +15,8 @@ from pydantic_settings import SettingsError
 
 from attachd.errors import Misconfigured
 from attachd.settings.agreement import problems_between
-from attachd.settings.tables import ENV_PREFIX, Settings
+from attachd.settings.secrets import SecretRef
+from attachd.settings.tables import ENV_PREFIX, Settings, WebhookRuntime
 from attachd.settings.wording import TABLES, did_you_mean, sentence
 
 
@@ -48,6 +49,23 @@ def load(path: Path) -> Settings:
     if settings is None or problems:
         raise Misconfigured(problems)
     return settings
+
+
+def webhook(url: str, *, secret_env: str | None, ca: Path | None, wants_ended: bool) -> WebhookRuntime:
+    """A runtime that stands in no file.
+
+    Raises:
+        Misconfigured: with a sentence for every error found.
+    """
+    if secret_env is None:
+        raise Misconfigured(["give the environment variable of the signing secret: --secret-env NAME"])
+    try:
+        return WebhookRuntime(
+            type="webhook", url=url, secret=(SecretRef(env=secret_env),), ca=ca, wants_ended=wants_ended
+        )
+    except ValidationError as error:
+        told = [details["msg"].removeprefix("Value error, ") for details in error.errors()]
+        raise Misconfigured([f"runtime: {sentence}" for sentence in told]) from None
 
 
 def _apt(errors: list[ErrorDetails]) -> Iterable[ErrorDetails]:

@@ -13,6 +13,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from attachd.errors import Misconfigured
 from attachd.settings.fields import (
     Endpoint,
     ImportName,
@@ -252,6 +253,11 @@ class PythonRuntime(Table):
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
 
+    @property
+    def wants_ended(self) -> bool:
+        """Whether it is told of chats that are over."""
+        return self.ended is not None
+
 
 class Service(Table):
     """How much at once, and how to stop."""
@@ -302,6 +308,17 @@ class Settings(BaseSettings):
     service: Service = Service()
     health: Health = Health()
     logging: Logging = Logging()
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of this name.
+
+        Raises:
+            Misconfigured: there is none.
+        """
+        if name not in self.runtimes:
+            there = ", ".join(sorted(self.runtimes))
+            raise Misconfigured([f"there is no table [runtimes.{name}]; there are {there}"])
+        return self.runtimes[name]
 
     @classmethod
     def settings_customise_sources(

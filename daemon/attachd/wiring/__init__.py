@@ -5,6 +5,6 @@ serves.
 """
 
 from attachd.wiring.app import Rehearsal, run
-from attachd.wiring.parts import USER_AGENT, check, create_journal, rules
+from attachd.wiring.parts import USER_AGENT, check, create_journal, examined, new_secret, rules
 
-__all__ = ["USER_AGENT", "Rehearsal", "check", "create_journal", "rules", "run"]
+__all__ = ["USER_AGENT", "Rehearsal", "check", "create_journal", "examined", "new_secret", "rules", "run"]
