@@ -29,6 +29,7 @@ TABLES: dict[str, type[BaseModel]] = {
     "timers of a bot": settings.Timers,
     "[[rules]]": settings.Rule,
     '[runtimes.NAME] type = "webhook"': settings.WebhookRuntime,
+    '[runtimes.NAME] type = "sqs"': settings.SqsRuntime,
     '[runtimes.NAME] type = "python"': settings.PythonRuntime,
     "a secret": settings.SecretRef,
     "[service]": settings.Service,

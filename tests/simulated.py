@@ -18,7 +18,16 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from attachd.errors import Permanent, Transient
 from attachd.failures import GONE, Failure, translate
-from attachd.model import AttachRequest, Bot, Connection, ContactState, Handoff, Participant, Secret
+from attachd.model import (
+    AttachRequest,
+    Bot,
+    ChatEnded,
+    Connection,
+    ContactState,
+    Handoff,
+    Participant,
+    Secret,
+)
 from attachd.patterns import compile_pattern
 from attachd.progress import Progress
 from attachd.quota import Rate
@@ -160,6 +169,9 @@ class Bots:
             del self.accepted[handoff.key]
             raise Transient("runtime_500", "the bot could not connect") from None
         return None
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        pass
 
     async def probe(self) -> None:
         if self.down is not None:

@@ -4,12 +4,11 @@
 """
 
 import json
-import secrets
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
@@ -20,7 +19,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from attachd import logs, settings, wiring
+from attachd import cores, logs, settings, wiring
+from attachd.conformance import examine
 from attachd.contact_fields import CONTACT_EVENT
 from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Misconfigured, Permanent, Transient
@@ -47,6 +47,8 @@ journal = typer.Typer(help="The journal's table.", no_args_is_help=True)
 app.add_typer(journal, name="journal")
 leases = typer.Typer(help="The lease table of a Kinesis source.", no_args_is_help=True)
 app.add_typer(leases, name="leases")
+runtime = typer.Typer(help="The bots' runtimes.", no_args_is_help=True)
+app.add_typer(runtime, name="runtime")
 
 
 def main() -> None:
@@ -117,6 +119,7 @@ def _run(config: Path, mode: wiring.Mode) -> Mapping[str, int]:
         loaded = settings.load(config)
         wiring.check(loaded)
         logs.configure(loaded.logging.level, loaded.logging.format)
+        cores.forbid()
         return anyio.run(wiring.run, loaded, mode, backend_options={"use_uvloop": uvloop})
 
 
@@ -221,7 +224,38 @@ def leases_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @app.command()
 def secret() -> None:
     """Make a signing secret for a webhook runtime (Standard Webhooks, 32 random bytes)."""
-    typer.echo("whsec_" + b64encode(secrets.token_bytes(32)).decode())
+    typer.echo(wiring.new_secret())
+
+
+@runtime.command("test")
+def runtime_test(
+    target: Annotated[str, typer.Argument(help="a URL, or the name of a runtime in the configuration")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    secret_env: Annotated[
+        str | None, typer.Option(help="of a URL: the environment variable that holds the signing secret")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="of a URL: believe these authorities alone, PEM")] = None,
+    ended: Annotated[bool, typer.Option(help="of a URL: play ends of chats, too (wants_ended)")] = True,
+) -> None:
+    """Play the hand-off's contract to a runtime, with made-up chats, and say what to mend. Exit status 1 if anything."""
+    with _configuration_errors():
+        if "://" in target:
+            table: settings.Runtime = settings.webhook(
+                target, secret_env=secret_env, ca=ca, wants_ended=ended
+            )
+        else:
+            table = settings.load(config).runtime(target)
+        logs.configure("warning", "console")
+        findings = anyio.run(
+            partial(examine, wiring.examined(table), table.type, wants_ended=table.wants_ended)
+        )
+    shown = Table("", "check", "answer", "what to mend")
+    for finding in findings:
+        mark = Text("✗", "red") if finding.mend else Text("✓", "green")
+        shown.add_row(mark, finding.check, Text(_printable(finding.said)), finding.mend)
+    Console(highlight=False, markup=False).print(shown)
+    raise typer.Exit(any(finding.mend for finding in findings))
 
 
 @app.command()

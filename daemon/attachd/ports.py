@@ -13,6 +13,7 @@ from attachd.lifecycle import Entry
 from attachd.model import (
     AttachRequest,
     Beat,
+    ChatEnded,
     Connection,
     ContactState,
     Delivery,
@@ -112,6 +113,17 @@ class Runtime(Protocol):
         Raises:
             Transient: not now; ``after`` if the runtime said when.
             Permanent: never: refused, or the runtime is retired.
+        """
+        ...
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """Tell the runtime, once, that a chat which it took is over; returns when it has heard, now or before.
+
+        At once if it does not want to know. The runtime may see the same ``farewell.key`` more than once.
+
+        Raises:
+            Transient: not now; ``after`` if the runtime said when.
+            Permanent: it will not hear of it.
         """
         ...
 

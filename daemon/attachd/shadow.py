@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from attachd.model import AttachRequest, Connection, ContactState, Handoff, Participant, Secret
+from attachd.model import AttachRequest, ChatEnded, Connection, ContactState, Handoff, Participant, Secret
 
 
 class ShadowConnect:
@@ -49,6 +49,9 @@ class ShadowRuntime:
         """See ``ports.Runtime``."""
         await anyio.lowlevel.checkpoint()
         return None
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """See ``ports.Runtime``."""
 
     async def probe(self) -> None:
         """See ``ports.Runtime``."""

@@ -14,7 +14,7 @@ import pytest
 from attachd import settings
 from attachd.contact_fields import CONTACT_EVENT
 from attachd.decode import decode
-from attachd.model import Bot, Handoff, Outcome, Participant, Secret
+from attachd.model import Bot, ChatEnded, Handoff, Outcome, Participant, Secret
 from attachd.patterns.lint import lint
 from attachd.patterns.operators import OPERATORS
 from attachd.runtimes import payload
@@ -104,7 +104,7 @@ def test_the_annotated_configuration_shows_a_sweep_with_every_key_and_its_defaul
     assert settings.SweepSource(**table) == settings.SweepSource(**kept)
 
 
-def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:
+def test_the_events_in_the_docs_are_those_that_are_sent(contact_event: Callable[..., bytes]) -> None:
     event = decode(contact_event("c-1"), received_at=2e9, max_bytes=10_000)
     handoff = Handoff(
         key="c-1_1",
@@ -117,8 +117,10 @@ def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callabl
         ),
         connect_by=event.time + 15,
     )
-    [shown] = blocks(ROOT / "docs" / "runtimes.md", "json")
+    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot, handoff.generation, "ended")
+    shown, shown_at_the_end = blocks(ROOT / "docs" / "runtimes.md", "json")
     assert json.loads(shown) == json.loads(payload.attached(handoff, event.time))
+    assert json.loads(shown_at_the_end) == json.loads(payload.ended(farewell, event.time))
 
 
 def test_operations_says_what_to_do_about_every_outcome() -> None:

@@ -3,7 +3,7 @@
 ``sources`` are the tables of where events come from, ``fields`` and ``secrets`` the kinds of value, ``agreement`` is between tables, ``wording`` is how errors are told.
 """
 
-from attachd.settings.loading import load
+from attachd.settings.loading import load, webhook
 from attachd.settings.secrets import SecretRef
 from attachd.settings.sources import KinesisSource, Source, SqsSource, SweepSource
 from attachd.settings.tables import (
@@ -22,6 +22,7 @@ from attachd.settings.tables import (
     Service,
     Settings,
     SqliteJournal,
+    SqsRuntime,
     Timers,
     Waiting,
     WebhookRuntime,
@@ -46,10 +47,12 @@ __all__ = [
     "Settings",
     "Source",
     "SqliteJournal",
+    "SqsRuntime",
     "SqsSource",
     "SweepSource",
     "Timers",
     "Waiting",
     "WebhookRuntime",
     "load",
+    "webhook",
 ]

@@ -111,6 +111,17 @@ def _runtime_url(value: str) -> str:
     return value
 
 
+def _user(value: object) -> object:
+    """A user's name, or number; from the environment it comes as text."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    name = isinstance(value, str) and re.fullmatch(r"[^\s:/]{1,32}", value)
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not (name or number):
+        raise ValueError("not a user: write its name, or its number (uid)")
+    return value
+
+
 def _listen(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 65_536):  # noqa: PLR2004 - TCP's own
@@ -129,6 +140,8 @@ TopicArn = Annotated[str, AfterValidator(_topic_arn)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 RuntimeUrl = Annotated[str, AfterValidator(_runtime_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
+User = Annotated[str | int, BeforeValidator(_user)]
+ImportName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
 class Table(BaseModel):

@@ -13,18 +13,22 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from attachd.errors import Misconfigured
 from attachd.settings.fields import (
     Endpoint,
+    ImportName,
     InstanceArn,
     Listen,
     Name,
     Names,
     Pattern,
+    QueueUrl,
     RoleArn,
     RuntimeUrl,
     Seconds,
     Table,
     TopicArn,
+    User,
 )
 from attachd.settings.secrets import SecretRefs
 from attachd.settings.sources import Source
@@ -191,17 +195,57 @@ class WebhookRuntime(Table):
     type: Literal["webhook"]
     url: RuntimeUrl = Field(description="https, http, or unix:///path")
     secret: SecretRefs = Field(min_length=1, description="signs each hand-off; several while rotated")
+    ca: Path | None = Field(None, description="of https: believe these authorities alone, a PEM file")
+    client_cert: Path | None = Field(None, description="of https: show this certificate, a PEM file")
+    client_key: Path | None = Field(
+        None, description="its private key, a PEM file, unless it stands there too"
+    )
+    peer_user: User | None = Field(
+        None, description="of a unix socket: who must listen there, a user's name or number"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+    wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.ca or self.client_cert) and not self.url.startswith("https:"):
+            raise ValueError("ca and client_cert are for https://")
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key is the key of a client_cert, which is missing")
+        if self.peer_user is not None and not self.url.startswith("unix:"):
+            raise ValueError("peer_user is for unix://")
+        return self
+
+
+class SqsRuntime(Table):
+    """A bot behind an SQS queue; what it is handed is sealed for its key."""
+
+    type: Literal["sqs"]
+    queue_url: QueueUrl = Field(description="the queue, standard or FIFO; it is never created")
+    public_key: Path = Field(
+        description="the bot's public key, PEM or JWK: EC P-256, or RSA from 2048 bits on"
+    )
+    timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
+    max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+    wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
 
 
 class PythonRuntime(Table):
     """A bot in this process."""
 
     type: Literal["python"]
-    callable: str = Field(pattern=r"^[\w.]+:\w+$", description="package.module:name of an async callable")
+    callable: ImportName = Field(description="package.module:name of an async callable that takes a chat")
+    ended: ImportName | None = Field(
+        None, description="the same, of one that is told of its chats that are over"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+
+    @property
+    def wants_ended(self) -> bool:
+        """Whether it is told of chats that are over."""
+        return self.ended is not None
 
 
 class Service(Table):
@@ -228,7 +272,7 @@ class Logging(Table):
 
 
 Journal = Annotated[MemoryJournal | SqliteJournal | DynamoJournal, Field(discriminator="type")]
-Runtime = Annotated[WebhookRuntime | PythonRuntime, Field(discriminator="type")]
+Runtime = Annotated[WebhookRuntime | SqsRuntime | PythonRuntime, Field(discriminator="type")]
 
 
 class Settings(BaseSettings):
@@ -259,6 +303,17 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[Source, ...]:
         """Where events come from: [source], or each of [[sources]]."""
         return self.sources if self.source is None else (self.source,)
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of this name.
+
+        Raises:
+            Misconfigured: there is none.
+        """
+        if name not in self.runtimes:
+            there = ", ".join(sorted(self.runtimes))
+            raise Misconfigured([f"there is no table [runtimes.{name}]; there are {there}"])
+        return self.runtimes[name]
 
     @classmethod
     def settings_customise_sources(

@@ -18,6 +18,7 @@ from attachd.model import (
     Acknowledge,
     AttachRequest,
     Beat,
+    ChatEnded,
     Connection,
     ContactState,
     Delivery,
@@ -231,14 +232,16 @@ class MemoryRuntime:
 
     Attributes:
         accepted: what it took, by key.
+        ends: the chats that it was told were over, by key.
         offers: the keys of every offer, in order, refused ones too.
-        faults: exceptions to raise from the next offers.
-        down: as long as it is set, every offer and every probe fails with it.
+        faults: exceptions to raise when it is next offered or told something.
+        down: as long as it is set, every offer, every end and every probe fails with it.
         chats: how many chats it says to have; nothing unless set.
         connect: where its bots join when they accept; nowhere unless set.
     """
 
     accepted: dict[str, Handoff] = field(default_factory=dict)
+    ends: dict[str, ChatEnded] = field(default_factory=dict)
     offers: list[str] = field(default_factory=list)
     faults: deque[Transient | Permanent] = field(default_factory=deque)
     down: Transient | None = None
@@ -248,15 +251,23 @@ class MemoryRuntime:
     async def offer(self, handoff: Handoff) -> int | None:
         """See ``ports.Runtime``."""
         self.offers.append(handoff.key)
+        await self._answer()
+        if self.connect is not None and handoff.key not in self.accepted:
+            self.connect.join(handoff.participant)
+        self.accepted.setdefault(handoff.key, handoff)
+        return self.chats
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """See ``ports.Runtime``."""
+        await self._answer()
+        self.ends.setdefault(farewell.key, farewell)
+
+    async def _answer(self) -> None:
         await anyio.lowlevel.checkpoint()
         if self.down is not None:
             raise self.down
         if self.faults:
             raise self.faults.popleft()
-        if self.connect is not None and handoff.key not in self.accepted:
-            self.connect.join(handoff.participant)
-        self.accepted.setdefault(handoff.key, handoff)
-        return self.chats
 
     async def probe(self) -> None:
         """See ``ports.Runtime``."""

@@ -5,7 +5,17 @@ from, ``app`` puts them together and serves.
 """
 
 from attachd.wiring.app import Mode, run
-from attachd.wiring.parts import USER_AGENT, check, create_journal, rules
+from attachd.wiring.parts import USER_AGENT, check, create_journal, examined, new_secret, rules
 from attachd.wiring.sources import create_leases
 
-__all__ = ["USER_AGENT", "Mode", "check", "create_journal", "create_leases", "rules", "run"]
+__all__ = [
+    "USER_AGENT",
+    "Mode",
+    "check",
+    "create_journal",
+    "create_leases",
+    "examined",
+    "new_secret",
+    "rules",
+    "run",
+]

@@ -1,7 +1,10 @@
 """One thing from one table of the configuration each. Nothing is opened here."""
 
 import os
+import secrets
 import time
+from base64 import b64encode
+from collections.abc import Callable
 from importlib.metadata import version
 from math import inf
 from typing import Final
@@ -10,6 +13,7 @@ from aiobotocore.session import AioSession
 
 from attachd import aws
 from attachd import settings as s
+from attachd.conformance import Make, Subject
 from attachd.errors import Misconfigured
 from attachd.journals.dynamodb import DynamoJournal
 from attachd.journals.memory import MemoryJournal
@@ -19,6 +23,9 @@ from attachd.patterns import compile_pattern
 from attachd.ports import Journal
 from attachd.rules import Rule, Rules
 from attachd.runtimes.python import PythonRuntime, load
+from attachd.runtimes.seal import Seal
+from attachd.runtimes.sqs import SqsRuntime
+from attachd.runtimes.tls import Tls
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
 
@@ -69,16 +76,56 @@ def check(config: s.Settings) -> None:
         raise Misconfigured(problems)
 
 
-def runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
-    """A runtime; its secrets are read, its callable is imported."""
+def runtime(
+    table: s.Runtime, *, now: Callable[[], float] = time.time, forged: bool = False
+) -> WebhookRuntime | SqsRuntime | PythonRuntime:
+    """A runtime; its secrets and keys are read, its callable is imported.
+
+    Args:
+        table: its table.
+        now: the wall clock.
+        forged: sign with a secret that nobody knows, to see whether that is noticed.
+    """
     match table:
         case s.WebhookRuntime():
-            secrets: list[Secret] = [reference.read() for reference in table.secret]
+            signing = [reference.read() for reference in table.secret]
             return WebhookRuntime(
-                table.url, secrets, timeout_seconds=table.timeout, now=time.time, user_agent=USER_AGENT
+                table.url,
+                [Secret(new_secret())] if forged else signing,
+                timeout_seconds=table.timeout,
+                wants_ended=table.wants_ended,
+                tls=Tls(table.ca, table.client_cert, table.client_key),
+                peer_user=table.peer_user,
+                now=now,
+                user_agent=USER_AGENT,
+            )
+        case s.SqsRuntime():
+            return SqsRuntime(
+                aws.session(os.environ),
+                table.queue_url,
+                Seal(table.public_key),
+                timeout_seconds=table.timeout,
+                wants_ended=table.wants_ended,
+                now=now,
+                user_agent=USER_AGENT,
             )
         case s.PythonRuntime():
-            return PythonRuntime(load(table.callable), timeout_seconds=table.timeout)
+            ended = load(table.ended, "farewell") if table.ended is not None else None
+            return PythonRuntime(load(table.callable), ended=ended, timeout_seconds=table.timeout)
+
+
+def examined(table: s.Runtime) -> Make:
+    """The runtime of a table, as ``conformance`` wants to make it."""
+
+    def make(*, skew: float = 0.0, forged: bool = False) -> Subject:
+        return runtime(table, now=lambda: time.time() - skew, forged=forged)
+
+    return make
+
+
+def new_secret() -> str:
+    """A signing secret as Standard Webhooks has them: 32 random bytes."""
+    return "whsec_" + b64encode(secrets.token_bytes(32)).decode()
 
 
 def journal(config: s.Settings, session: AioSession) -> Journal:
