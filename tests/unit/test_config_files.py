@@ -20,6 +20,7 @@ TEMPLATE = ROOT / "config" / "cloudformation.yaml"
 ACTIONS = {
     "connect:CreateParticipant",
     "connect:DescribeContact",
+    "connect:GetContactAttributes",
     "connect:StartContactStreaming",
     "connect:UpdateParticipantRoleConfig",
     "servicequotas:GetServiceQuota",

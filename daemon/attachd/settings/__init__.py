@@ -4,6 +4,7 @@
 """
 
 from attachd.settings.loading import load
+from attachd.settings.routing import Active, Otherwise, Rule
 from attachd.settings.secrets import SecretRef
 from attachd.settings.tables import (
     Bot,
@@ -16,7 +17,6 @@ from attachd.settings.tables import (
     MemoryJournal,
     PythonRuntime,
     Quota,
-    Rule,
     Runtime,
     Service,
     Settings,
@@ -28,6 +28,7 @@ from attachd.settings.tables import (
 )
 
 __all__ = [
+    "Active",
     "Bot",
     "Capabilities",
     "DynamoJournal",
@@ -36,6 +37,7 @@ __all__ = [
     "Journal",
     "Logging",
     "MemoryJournal",
+    "Otherwise",
     "PythonRuntime",
     "Quota",
     "Rule",

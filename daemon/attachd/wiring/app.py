@@ -5,7 +5,7 @@ import random
 import signal
 import time
 import uuid
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +17,7 @@ import structlog
 from attachd import aws, health, traces
 from attachd import settings as s
 from attachd.claims import Claims
+from attachd.errors import Misconfigured
 from attachd.gates import Gates, RuntimeGate
 from attachd.instances import Instances
 from attachd.journals.memory import MemoryJournal
@@ -28,7 +29,7 @@ from attachd.replicas import Replicas
 from attachd.service import Service
 from attachd.shadow import ShadowRuntime
 from attachd.sources.file import FileSource
-from attachd.wiring import parts
+from attachd.wiring import parts, reloading
 from attachd.wiring.connects import Connects
 
 log = structlog.get_logger(__name__)
@@ -49,6 +50,7 @@ class App:
     """A service and what is served beside it."""
 
     service: Service
+    pipeline: Pipeline
     metrics: Metrics
     progress: Progress
     instances: Instances
@@ -106,7 +108,7 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         )
         gates = Gates(
             [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
-            {bot.name: bot.max_chats or inf for bot in config.bots},
+            _caps(config),
             instances.stir,
             claims.over,
         )
@@ -141,7 +143,11 @@ async def assembled(config: s.Settings, rehearsal: Rehearsal | None = None) -> A
         for table in config.instances:
             await instances.of(table.arn)
         connects.serve()
-        yield App(service, metrics, progress, instances, gates, connects)
+        yield App(service, pipeline, metrics, progress, instances, gates, connects)
+
+
+def _caps(config: s.Settings) -> dict[str, float]:
+    return {bot.name: bot.max_chats or inf for bot in config.bots}
 
 
 async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:
@@ -153,6 +159,10 @@ async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: b
 def _watch(metrics: Metrics, gates: Gates, config: s.Settings) -> None:
     for name, gate in gates.runtimes.items():
         metrics.circuits.labels("runtime", name).set_function(partial(_open, gate))
+    _watch_bots(metrics, gates, config)
+
+
+def _watch_bots(metrics: Metrics, gates: Gates, config: s.Settings) -> None:
     for bot in config.bots:
         metrics.open_chats.labels(bot.name).set_function(partial(gates.open_chats, bot.name))
 
@@ -162,13 +172,17 @@ def _open(gate: RuntimeGate) -> bool:
 
 
 async def run(
-    config: s.Settings, rehearsal: Rehearsal | None = None, environ: Mapping[str, str] = os.environ
+    config: s.Settings,
+    rehearsal: Rehearsal | None = None,
+    read: Callable[[], s.Settings] | None = None,
+    environ: Mapping[str, str] = os.environ,
 ) -> None:
-    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain at once.
+    """Serve until SIGTERM or SIGINT, then drain. A second signal ends the drain at once. SIGHUP reads anew.
 
     Args:
         config: the configuration.
         rehearsal: everything but the calls; with events of its own it ends with them.
+        read: reads the configuration anew; raises ``Misconfigured``.
         environ: where systemd leaves its addresses.
 
     Raises:
@@ -187,6 +201,8 @@ async def run(
         )
         async with serving as address, anyio.create_task_group() as beside:
             await beside.start(_obey_signals, service, notifier, config.service.drain)
+            if read is not None:
+                await beside.start(_obey_hangups, app, notifier, config, read)
             beside.start_soon(_keep_systemd_informed, app, notifier)
             if rehearsal is not None and rehearsal.events is not None:
                 beside.start_soon(_stop_with, rehearsal.events, service)
@@ -218,6 +234,47 @@ async def _obey_signals(
             )
             notifier.stopping("draining", drain_seconds)
             service.stop()
+
+
+async def _obey_hangups(
+    app: App,
+    notifier: Notifier,
+    config: s.Settings,
+    read: Callable[[], s.Settings],
+    *,
+    task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    with anyio.open_signal_receiver(signal.SIGHUP) as hangups:
+        task_status.started()
+        async for _ in hangups:
+            ready = app.service.ready.is_set()
+            if ready:  # before that, nobody waits for the end of a reload
+                notifier.reloading()
+            config = await _reloaded(app, config, read)
+            if ready:
+                notifier.ready("taking chats")
+
+
+async def _reloaded(app: App, running: s.Settings, read: Callable[[], s.Settings]) -> s.Settings:
+    """Put in force what can be; the configuration that is, from now on."""
+    try:
+        found = await anyio.to_thread.run_sync(read)  # thousands of rules take a moment
+        change = reloading.change(running, found)
+        rules = await anyio.to_thread.run_sync(parts.rules, change.config)
+    except Misconfigured as error:
+        log.error("configuration.refused", problems=error.problems, next="what was in force stays so")
+        return running
+    app.pipeline.rules = rules
+    app.gates.cap(_caps(change.config))
+    _watch_bots(app.metrics, app.gates, change.config)
+    log.info("configuration.reloaded", **(change.told or {"changed": False}))
+    if change.needs_restart:
+        log.warning(
+            "configuration.needs_restart",
+            tables=change.needs_restart,
+            next="these stay as they were until attachd is restarted",
+        )
+    return change.config
 
 
 async def _keep_systemd_informed(app: App, notifier: Notifier) -> None:

@@ -3,6 +3,8 @@
 import os
 import random
 import time
+from collections.abc import Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from typing import Final
 
@@ -17,28 +19,46 @@ from attachd.journals.sqlite import SqliteJournal
 from attachd.model import Bot, Recipe, Secret
 from attachd.patterns import compile_pattern
 from attachd.ports import Journal, Source
-from attachd.rules import Rule, Rules
+from attachd.rule import Chance, Looks, Rule
+from attachd.rules import Rules
 from attachd.runtimes.python import PythonRuntime, load
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
 from attachd.sources.sqs import SqsSource
 
+_ANY_CHAT: Final = '{"detail":{"channel":["CHAT"]}}'
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
 
 def rules(config: s.Settings) -> Rules:
     """The rules in force under a configuration."""
     bots = {table.name: _bot(table) for table in config.bots}
-    return Rules(
-        Rule(
-            name=table.name,
-            when=compile_pattern(table.when),
-            bots=tuple(bots[name] for name in table.bot),
-            priority=table.priority,
-            patience=table.attach_within,
-            fallback=table.fallback,
+    made = [
+        replace(
+            _decision(table.name, table.when, table, bots, table.percent),
+            active=tuple(active.window() for active in table.active),
         )
         for table in config.rules
+    ]
+    if config.otherwise is not None:
+        made.append(_decision("otherwise", _ANY_CHAT, config.otherwise, bots))
+    return Rules(made)
+
+
+def _decision(
+    name: str, when: str, table: s.Rule | s.Otherwise, bots: Mapping[str, Bot], percent: float = 100
+) -> Rule:
+    arms = tuple((bots[arm], weight) for arm, weight in table.split.items())
+    return Rule(
+        name=name,
+        when=compile_pattern(when),
+        bots=tuple(bots[one] for one in table.bot),
+        priority=table.priority,
+        patience=table.attach_within,
+        fallback=table.fallback,
+        chance=Chance(arms, percent, table.sticky, table.salt),
+        looks=Looks(table.display_name, table.language, table.streaming_topic),
+        include=frozenset(table.include),
     )
 
 
