@@ -118,6 +118,9 @@ class SimulatedConnect:
     async def set_timers(self, instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
         raise NotImplementedError
 
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        raise NotImplementedError
+
     async def connect(self, participant: Participant) -> Connection:
         body = {"Type": ["CONNECTION_CREDENTIALS"], "ConnectParticipant": True}
         answer = await self._wire.call(

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
 from typing import Final
 
-from attachd.model import Contact, Outcome
+from attachd.model import Outcome
 
 # Connect drops a custom participant that has not connected 15 s after CreateParticipant (admin guide, "Customize
 # chat flow experiences by integrating custom participants"). When that was we know from both sides only: no sooner
@@ -56,16 +56,16 @@ _VOICE: Final = {
     "DISCONNECTED": Effect.ENDS,
     "COMPLETED": Effect.ENDS,
 }
+#: Changes nothing, but a rule may ask for it.
+UPDATED: Final = "CONTACT_DATA_UPDATED"
 EFFECTS: Final = {"CHAT": _CHAT, "VOICE": _VOICE}
 #: Every type that AWS documents.
-EVENT_TYPES: Final = frozenset(_CHAT) | {"CONTACT_DATA_UPDATED", "PAUSED", "RESUMED", "AMD_DISABLED"}
+EVENT_TYPES: Final = frozenset(_CHAT) | {UPDATED, "PAUSED", "RESUMED", "AMD_DISABLED"}
 
 
-def effect(contact: Contact, event_type: str) -> Effect:
-    """What an event of this type does to this contact: of calls, only a WebRTC one can have a bot at all."""
-    if contact.channel == "VOICE" and contact.initiation_method != "WEBRTC_API":
-        return Effect.NOTHING
-    return EFFECTS.get(contact.channel, {}).get(event_type, Effect.NOTHING)
+def effect(channel: str, event_type: str) -> Effect:
+    """What an event of this type does to a contact of this channel."""
+    return EFFECTS.get(channel, {}).get(event_type, Effect.NOTHING)
 
 
 #: What becomes of a contact that was waiting for a bot.

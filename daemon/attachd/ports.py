@@ -86,6 +86,10 @@ class Attacher(Protocol):
         """Set the customer's idle timers, minutes by TimerType. Only before the chat has a bot."""
         ...
 
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        """The user attributes of the chat that began with this contact."""
+        ...
+
     async def connect(self, participant: Participant) -> Connection:
         """Connect the participant. ``Permanent`` (``participant_gone``) if its 15 s are over."""
         ...

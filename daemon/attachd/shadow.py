@@ -25,6 +25,10 @@ class ShadowConnect:
     async def set_timers(self, instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
         """See ``ports.Attacher``."""
 
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the port's
+        """See ``ports.Attacher``. Nobody is asked, so there are none."""
+        return {}
+
     async def connect(self, participant: Participant) -> Connection:
         """See ``ports.Attacher``."""
         return Connection(participant.token, participant.expiry)

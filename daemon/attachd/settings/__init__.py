@@ -4,6 +4,7 @@
 """
 
 from attachd.settings.loading import load, webhook
+from attachd.settings.routing import Active, Otherwise, Rule
 from attachd.settings.secrets import SecretRef
 from attachd.settings.sources import KinesisSource, Source, SqsSource, SweepSource
 from attachd.settings.tables import (
@@ -17,7 +18,6 @@ from attachd.settings.tables import (
     MemoryJournal,
     PythonRuntime,
     Quota,
-    Rule,
     Runtime,
     Service,
     Settings,
@@ -29,6 +29,7 @@ from attachd.settings.tables import (
 )
 
 __all__ = [
+    "Active",
     "Bot",
     "Capabilities",
     "DynamoJournal",
@@ -38,6 +39,7 @@ __all__ = [
     "KinesisSource",
     "Logging",
     "MemoryJournal",
+    "Otherwise",
     "PythonRuntime",
     "Quota",
     "Rule",

@@ -20,8 +20,6 @@ from attachd.settings.fields import (
     InstanceArn,
     Listen,
     Name,
-    Names,
-    Pattern,
     QueueUrl,
     RoleArn,
     RuntimeUrl,
@@ -30,6 +28,7 @@ from attachd.settings.fields import (
     TopicArn,
     User,
 )
+from attachd.settings.routing import Otherwise, Rule
 from attachd.settings.secrets import SecretRefs
 from attachd.settings.sources import Source
 
@@ -172,23 +171,6 @@ class Bot(Table):
         return self
 
 
-class Rule(Table):
-    """Which bot for which chat; the first rule that matches decides."""
-
-    name: Name = Field(description="what logs call it")
-    when: Pattern = Field('{"detail":{"channel":["CHAT"]}}', description="an EventBridge event pattern")
-    bot: Names = Field(
-        min_length=1,
-        description="one of [[bots]], or several: the first whose runtime is there and has a place",
-    )
-    priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
-    attach_within: Seconds = Field(60, description="an event older than this gets no bot any more")
-    fallback: Name | None = Field(
-        None,
-        description="one of [runtimes.…]: offered a participant that the bot's own runtime does not take",
-    )
-
-
 class WebhookRuntime(Table):
     """A bot behind https, http or a unix socket."""
 
@@ -294,6 +276,7 @@ class Settings(BaseSettings):
     instances: tuple[Instance, ...] = ()
     bots: tuple[Bot, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
+    otherwise: Otherwise | None = None
     runtimes: dict[Name, Runtime] = Field(min_length=1)
     service: Service = Service()
     health: Health = Health()

@@ -138,6 +138,9 @@ class MemoryConnect:
         described: the contacts asked for, in order.
         faults: exceptions to raise from the next calls of ``attach``, before any effect.
         connect_faults: the same for ``connect``.
+        attributes: user attributes by initial contact.
+        attributes_read: the initial contacts whose attributes were asked for, in order.
+        attribute_faults: exceptions to raise from the next calls of ``read_attributes``.
         lapse_seconds: a participant that has not connected by then is dropped, as Connect does after 15 s; never unless
             set, since runtimes in memory do not connect unless told to.
         marker: what every token begins with, to be searched for.
@@ -152,6 +155,9 @@ class MemoryConnect:
     described: list[str] = field(default_factory=list)
     faults: deque[Exception] = field(default_factory=deque)
     connect_faults: deque[Exception] = field(default_factory=deque)
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)
+    attributes_read: list[str] = field(default_factory=list)
+    attribute_faults: deque[Exception] = field(default_factory=deque)
     lapse_seconds: float = inf
     marker: str = "token"
     _connected: set[str] = field(default_factory=set)
@@ -204,6 +210,14 @@ class MemoryConnect:
         """See ``ports.Attacher``."""
         await anyio.lowlevel.checkpoint()
         self.timers[contact_id] = dict(timers)
+
+    async def read_attributes(self, _instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        self.attributes_read.append(initial_contact_id)
+        if self.attribute_faults:
+            raise self.attribute_faults.popleft()
+        return self.attributes.get(initial_contact_id, {})
 
     async def connect(self, participant: Participant) -> Connection:
         """See ``ports.Attacher``."""

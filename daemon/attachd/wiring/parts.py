@@ -4,7 +4,8 @@ import os
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from math import inf
 from typing import Final
@@ -21,7 +22,8 @@ from attachd.journals.sqlite import SqliteJournal
 from attachd.model import Bot, Recipe, Secret
 from attachd.patterns import compile_pattern
 from attachd.ports import Journal
-from attachd.rules import Rule, Rules
+from attachd.rule import Chance, Looks, Rule
+from attachd.rules import Rules
 from attachd.runtimes.python import PythonRuntime, load
 from attachd.runtimes.seal import Seal
 from attachd.runtimes.sqs import SqsRuntime
@@ -29,22 +31,39 @@ from attachd.runtimes.tls import Tls
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
 
+_ANY_CHAT: Final = '{"detail":{"channel":["CHAT"]}}'
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
 
 def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
     """The rules in force under a configuration; if so asked, for events of any age."""
     bots = {table.name: _bot(table) for table in config.bots}
-    return Rules(
-        Rule(
-            name=table.name,
-            when=compile_pattern(table.when),
-            bots=tuple(bots[name] for name in table.bot),
-            priority=table.priority,
-            patience=inf if any_age else table.attach_within,
-            fallback=table.fallback,
+    made = [
+        replace(
+            _decision(table.name, table.when, table, bots, table.percent),
+            active=tuple(active.window() for active in table.active),
         )
         for table in config.rules
+    ]
+    if config.otherwise is not None:
+        made.append(_decision("otherwise", _ANY_CHAT, config.otherwise, bots))
+    return Rules(replace(rule, patience=inf) if any_age else rule for rule in made)
+
+
+def _decision(
+    name: str, when: str, table: s.Rule | s.Otherwise, bots: Mapping[str, Bot], percent: float = 100
+) -> Rule:
+    arms = tuple((bots[arm], weight) for arm, weight in table.split.items())
+    return Rule(
+        name=name,
+        when=compile_pattern(when),
+        bots=tuple(bots[one] for one in table.bot),
+        priority=table.priority,
+        patience=table.attach_within,
+        fallback=table.fallback,
+        chance=Chance(arms, percent, table.sticky, table.salt),
+        looks=Looks(table.display_name, table.language, table.streaming_topic),
+        include=frozenset(table.include),
     )
 
 
