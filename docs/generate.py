@@ -1,5 +1,6 @@
 """Writes ``docs/reference.md`` from the code: ``make docs``. A test fails while the file is out of date."""
 
+import json
 import types
 import typing
 from collections.abc import Iterator
@@ -28,7 +29,10 @@ TABLES: dict[str, type[BaseModel]] = {
     "[[bots]]": settings.Bot,
     "timers of a bot": settings.Timers,
     "[[rules]]": settings.Rule,
+    "active of a rule": settings.Active,
+    "[otherwise]": settings.Otherwise,
     '[runtimes.NAME] type = "webhook"': settings.WebhookRuntime,
+    '[runtimes.NAME] type = "sqs"': settings.SqsRuntime,
     '[runtimes.NAME] type = "python"': settings.PythonRuntime,
     "a secret": settings.SecretRef,
     "[service]": settings.Service,
@@ -56,30 +60,38 @@ def _configuration() -> Iterator[str]:
         yield "| key | type | default | |"
         yield "|---|---|---|---|"
         for key, field in model.model_fields.items():
-            yield f"| `{key}` | {_type(field)} | {_default(field)} | {field.description or ''} |"
+            yield f"| `{field.alias or key}` | {_type(field)} | {_default(field)} | {field.description or ''} |"
 
 
 def _type(field: FieldInfo) -> str:
-    if "Seconds" in repr(field.metadata) or any("_seconds" in repr(m) for m in field.metadata):
+    if "Seconds" in repr(field.metadata) or any(
+        "_seconds" in repr(m) for m in (*field.metadata, field.annotation)
+    ):
         return "duration"
     return _named(field.annotation)
 
 
 def _named(annotation: Any) -> str:
     origin = typing.get_origin(annotation)
+    if origin is typing.Annotated:
+        kind, *marks = typing.get_args(annotation)
+        return "duration" if any("_seconds" in repr(mark) for mark in marks) else _named(kind)
     if origin is typing.Literal:
         return ", ".join(f"`{value}`" for value in typing.get_args(annotation))
     if origin in {typing.Union, types.UnionType}:
         return " or ".join(_named(a) for a in typing.get_args(annotation) if a is not type(None))
+    if origin is typing.Annotated:
+        return _named(typing.get_args(annotation)[0])
     if origin is tuple:
         return f"a list of {_named(typing.get_args(annotation)[0])}"
     names = {
         "str": "text",
-        "bool": "true or false",
         "int": "whole number",
         "float": "number",
         "Path": "path",
         "SecretRef": "a secret",
+        "bool": "true or false",
+        "datetime": "date and time",
     }
     return names.get(getattr(annotation, "__name__", ""), "table")
 
@@ -87,6 +99,10 @@ def _named(annotation: Any) -> str:
 def _default(field: FieldInfo) -> str:
     if field.default is PydanticUndefined:
         return "required"
+    if isinstance(field.default, bool):
+        return f"`{str(field.default).lower()}`"
+    if isinstance(field.default, tuple | dict):
+        return f"`{json.dumps(field.default)}`"
     return "–" if field.default is None or isinstance(field.default, BaseModel) else f"`{field.default}`"
 
 

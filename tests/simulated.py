@@ -18,7 +18,16 @@ from botocore.exceptions import ClientError, ReadTimeoutError
 
 from attachd.errors import Permanent, Transient
 from attachd.failures import GONE, Failure, translate
-from attachd.model import AttachRequest, Bot, Connection, ContactState, Handoff, Participant, Secret
+from attachd.model import (
+    AttachRequest,
+    Bot,
+    ChatEnded,
+    Connection,
+    ContactState,
+    Handoff,
+    Participant,
+    Secret,
+)
 from attachd.patterns import compile_pattern
 from attachd.progress import Progress
 from attachd.quota import Rate
@@ -109,6 +118,9 @@ class SimulatedConnect:
     async def set_timers(self, instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
         raise NotImplementedError
 
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        raise NotImplementedError
+
     async def connect(self, participant: Participant) -> Connection:
         body = {"Type": ["CONNECTION_CREDENTIALS"], "ConnectParticipant": True}
         answer = await self._wire.call(
@@ -160,6 +172,9 @@ class Bots:
             del self.accepted[handoff.key]
             raise Transient("runtime_500", "the bot could not connect") from None
         return None
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        pass
 
     async def probe(self) -> None:
         if self.down is not None:

@@ -4,12 +4,11 @@
 """
 
 import json
-import secrets
 import sys
 import time
-from base64 import b64encode
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Final
@@ -20,14 +19,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from attachd import logs, settings, wiring
-from attachd.contact_fields import CONTACT_EVENT
-from attachd.decode import MAX_BYTES, decode
+from attachd import cores, logs, settings, wiring
+from attachd.conformance import examine
+from attachd.doubts import doubts
 from attachd.errors import Misconfigured, Permanent, Transient
-from attachd.lifecycle import Effect, effect
-from attachd.model import ContactEvent
-from attachd.patterns.lint import lint
-from attachd.rules import Rules
+from attachd.explaining import explained, printable, tried
 from attachd.simulator.command import simulate
 from attachd.sources.file import FileSource
 
@@ -47,6 +43,10 @@ journal = typer.Typer(help="The journal's table.", no_args_is_help=True)
 app.add_typer(journal, name="journal")
 leases = typer.Typer(help="The lease table of a Kinesis source.", no_args_is_help=True)
 app.add_typer(leases, name="leases")
+runtime = typer.Typer(help="The bots' runtimes.", no_args_is_help=True)
+app.add_typer(runtime, name="runtime")
+rules_app = typer.Typer(help="The rules.", no_args_is_help=True)
+app.add_typer(rules_app, name="rules")
 
 
 def main() -> None:
@@ -83,9 +83,12 @@ def run(
         ),
     ] = None,
 ) -> None:
-    """Serve until SIGTERM, then drain."""
+    """Serve until SIGTERM, then drain. SIGHUP reads the rules and bots of the configuration anew."""
+    if shadow and dry_run is not None:
+        raise typer.BadParameter("--shadow rehearses with the queue, --dry-run with a file: give one of them")
     events = None if dry_run is None else _events(dry_run)
-    _run(config, wiring.Mode(rehearsal=shadow or events is not None, events=events))
+    rehearsal = shadow or events is not None
+    _run(config, wiring.Mode(rehearsal=rehearsal, events=events, any_age=events is not None))
 
 
 @app.command()
@@ -111,10 +114,19 @@ def replay(
 def _run(config: Path, mode: wiring.Mode) -> Mapping[str, int]:
     uvloop = find_spec("uvloop") is not None
     with _configuration_errors():
-        loaded = settings.load(config)
-        wiring.check(loaded)
+        loaded = _read(config)
         logs.configure(loaded.logging.level, loaded.logging.format)
-        return anyio.run(wiring.run, loaded, mode, backend_options={"use_uvloop": uvloop})
+        cores.forbid()
+        return anyio.run(
+            wiring.run, loaded, mode, partial(_read, config), backend_options={"use_uvloop": uvloop}
+        )
+
+
+def _read(config: Path) -> settings.Settings:
+    """A configuration that attachd could start with."""
+    loaded = settings.load(config)
+    wiring.check(loaded)
+    return loaded
 
 
 def _events(path: Path) -> FileSource:
@@ -130,9 +142,8 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     Rules that can hardly be meant as they stand are warned of; the exit status remains 0.
     """
     with _configuration_errors():
-        loaded = settings.load(config)
-        wiring.check(loaded)
-    for finding in lint({rule.name: rule.when for rule in loaded.rules}, CONTACT_EVENT):
+        loaded = _read(config)
+    for finding in doubts(loaded, time.time()):
         typer.echo(f"attachd: warning: rule {finding}", err=True)
     typer.echo(
         f"{config}: good: {len(loaded.rules)} rules, {len(loaded.bots)} bots, {len(loaded.runtimes)} runtimes"
@@ -144,59 +155,63 @@ def explain(
     event: Annotated[Path, typer.Argument(help="a contact event as JSON; - for standard input")],
     config: ConfigFile = DEFAULT_CONFIG,
     *,
+    attribute: Annotated[
+        list[str] | None,
+        typer.Option("--attribute", "-a", metavar="NAME=VALUE", help="a user attribute of the contact's"),
+    ] = None,
+    no_attributes: Annotated[bool, typer.Option("--no-attributes", help="the contact has none")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
 ) -> None:
     """Which bot this event would get, by which rule, or why none. Exit status 1 if none."""
+    attributes = _attributes(attribute or []) if attribute or no_attributes else None
     with _configuration_errors():
         rules = wiring.rules(settings.load(config))
     try:
         body = sys.stdin.buffer.read() if str(event) == "-" else event.read_bytes()
-        decoded = decode(body, received_at=time.time(), max_bytes=MAX_BYTES)
-        verdicts = list(rules.explain(decoded))
+        told = explained(rules, body, attributes)
     except (OSError, Permanent) as error:
         typer.echo(f"{event}: {error}", err=True)
         raise typer.Exit(1) from None
-    bot, rule, reason = _chosen(rules, decoded)
     if as_json:
-        told = {
-            "contact": decoded.contact.id,
-            "event": decoded.type,
-            "bot": bot,
-            "rule": rule,
-            "reason": reason,
-            "rules": [{"rule": v.rule, "matched": v.matched, "why": v.why} for v in verdicts],
-        }
-        typer.echo(json.dumps(told))
+        typer.echo(json.dumps(told.as_json()))
     else:
-        title = Text(_printable(f"contact {decoded.contact.id} · {decoded.type}"))
-        table = Table("", "rule", "why", title=title, title_justify="left")
-        for verdict in verdicts:
-            mark = Text("✓", "green") if verdict.matched else Text("✗", "red")
-            table.add_row(mark, Text(_printable(verdict.rule)), Text(_printable(verdict.why)))
         console = Console(highlight=False, markup=False)
-        console.print(table)
-        console.print(_printable(f"bot {bot}: {reason}" if bot else f"no bot: {reason}"))
-    raise typer.Exit(0 if bot else 1)
+        console.print(told.as_table())
+        bots = ", then ".join(told.bots)
+        console.print(printable(f"bot {bots}: {told.reason}" if bots else f"no bot: {told.reason}"))
+    raise typer.Exit(0 if told.bots else 1)
 
 
-def _printable(foreign: str) -> str:
-    """Foreign text for a terminal: without what would steer it."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in foreign)
+def _attributes(given: list[str]) -> dict[str, str]:
+    if strange := [one for one in given if "=" not in one]:
+        raise typer.BadParameter(f"write NAME=VALUE, not {strange[0]!r}", param_hint="--attribute")
+    return {name: value for name, _, value in (one.partition("=") for one in given)}
 
 
-def _chosen(rules: Rules, event: ContactEvent) -> tuple[str | None, str | None, str]:
-    """The bot, the rule and the reason; neither of the first two where there is no bot."""
-    if effect(event.contact.channel, event.type) is not Effect.OPENS:
-        return (
-            None,
-            None,
-            f"{event.type} opens no {event.contact.channel} contact for a bot: see docs/operations.md",
-        )
-    try:
-        choice = rules.choose(event)
-    except Permanent as error:
-        return None, None, error.detail
-    return choice.bots[0].name, choice.rule, f"rule {choice.rule!r} is the first that matches"
+@rules_app.command("test")
+def rules_test(
+    folder: Annotated[Path, typer.Argument(help="events, one a .json file, and expected.toml")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="for programs")] = False,
+) -> None:
+    """Whether the events of a folder get the bots that its expected.toml says. Exit status 1 if not: docs/rules.md."""
+    with _configuration_errors():
+        rules = wiring.rules(settings.load(config))
+        try:
+            trials = list(tried(rules, folder))
+        except OSError as error:
+            typer.echo(f"{folder}: {error}", err=True)
+            raise typer.Exit(1) from None
+    wrong = [trial for trial in trials if trial.wrong]
+    if as_json:
+        typer.echo(json.dumps([trial.as_json() for trial in trials]))
+    else:
+        for trial in trials:
+            said = f"{trial.file}: {trial.got}" + (f" ({trial.wrong})" if trial.wrong else "")
+            typer.echo(f"{'✗' if trial.wrong else '✓'} {printable(said)}")
+        typer.echo(f"{len(trials)} events, {len(wrong)} wrong")
+    raise typer.Exit(1 if wrong else 0)
 
 
 @journal.command("create")
@@ -218,7 +233,38 @@ def leases_create(config: ConfigFile = DEFAULT_CONFIG) -> None:
 @app.command()
 def secret() -> None:
     """Make a signing secret for a webhook runtime (Standard Webhooks, 32 random bytes)."""
-    typer.echo("whsec_" + b64encode(secrets.token_bytes(32)).decode())
+    typer.echo(wiring.new_secret())
+
+
+@runtime.command("test")
+def runtime_test(
+    target: Annotated[str, typer.Argument(help="a URL, or the name of a runtime in the configuration")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    secret_env: Annotated[
+        str | None, typer.Option(help="of a URL: the environment variable that holds the signing secret")
+    ] = None,
+    ca: Annotated[Path | None, typer.Option(help="of a URL: believe these authorities alone, PEM")] = None,
+    ended: Annotated[bool, typer.Option(help="of a URL: play ends of chats, too (wants_ended)")] = True,
+) -> None:
+    """Play the hand-off's contract to a runtime, with made-up chats, and say what to mend. Exit status 1 if anything."""
+    with _configuration_errors():
+        if "://" in target:
+            table: settings.Runtime = settings.webhook(
+                target, secret_env=secret_env, ca=ca, wants_ended=ended
+            )
+        else:
+            table = settings.load(config).runtime(target)
+        logs.configure("warning", "console")
+        findings = anyio.run(
+            partial(examine, wiring.examined(table), table.type, wants_ended=table.wants_ended)
+        )
+    shown = Table("", "check", "answer", "what to mend")
+    for finding in findings:
+        mark = Text("✗", "red") if finding.mend else Text("✓", "green")
+        shown.add_row(mark, finding.check, Text(printable(finding.said)), finding.mend)
+    Console(highlight=False, markup=False).print(shown)
+    raise typer.Exit(any(finding.mend for finding in findings))
 
 
 @app.command()

@@ -133,6 +133,15 @@ class Connect:
                 ChannelConfiguration={"Chat": {"ParticipantTimerConfigList": configured}},
             )
 
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        """GetContactAttributes."""
+        with self._translated("GetContactAttributes"):
+            clients = await self._clients()
+            answer = await clients.connect.get_contact_attributes(
+                InstanceId=instance_id, InitialContactId=initial_contact_id
+            )
+            return dict(answer["Attributes"])
+
     async def connect(self, participant: Participant) -> Connection:
         """CreateParticipantConnection."""
         with self._translated("CreateParticipantConnection", GONE):

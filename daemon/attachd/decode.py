@@ -79,6 +79,8 @@ def _event(document: dict[str, Any], detail: dict[str, Any], received_at: float)
     contact_id = detail.get("contactId")
     if not isinstance(contact_id, str) or not 0 < len(contact_id) <= _MAX_ID:
         raise Permanent(Outcome.NO_CONTACT_ID, detail="detail.contactId is missing, or no text of 1 to 256")
+    if not contact_id.isprintable():  # it goes into headers, logs and terminals
+        raise Permanent(Outcome.NO_CONTACT_ID, detail="detail.contactId holds control characters")
     event_type = detail.get("eventType")
     if not isinstance(event_type, str) or event_type not in EVENT_TYPES:
         raise Permanent(Outcome.UNKNOWN_TYPE, detail=f"eventType is {str(event_type)[:80]!r}")

@@ -156,17 +156,24 @@ class Gates:
         self.runtimes = {gate.name: gate for gate in runtimes}
         self._caps = caps
         self._chats: dict[str, OpenChats] = {}
-        self._ways: dict[tuple[str, tuple[str, ...]], tuple[Way, ...]] = {}
+        self._ways: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Way, ...]] = {}
         self._stir = stir
         self._over = over
         self._changed = anyio.Event()
 
     def ways(self, instance: str, circuit: Circuit, bots: Sequence[Bot]) -> tuple[Way, ...]:
         """The ways to these bots, in order; the same tuple whenever the same is asked."""
-        key = instance, tuple(bot.name for bot in bots)
+        key = instance, tuple((bot.name, bot.runtime) for bot in bots)
         if key not in self._ways:
             self._ways[key] = tuple(self._way(circuit, bot) for bot in bots)
         return self._ways[key]
+
+    def cap(self, caps: Mapping[str, float]) -> None:
+        """Let each bot have so many open chats from now on; those without a cap any number."""
+        self._caps = caps
+        for name, chats in self._chats.items():
+            chats.most = caps.get(name, inf)
+        self.stir()
 
     def heard(self, runtime: str, error: Transient | Permanent | None) -> None:
         """Take in how an offer to this runtime ended."""
@@ -231,7 +238,7 @@ class Gates:
         """While a bot is full, look its chats up in turn: an end that another replica read stands in the journal alone."""
         while True:
             await anyio.sleep(_LOOK_SECONDS)
-            for chats in self._chats.values():
+            for chats in list(self._chats.values()):  # a bot may come meanwhile
                 for contact_id in chats.to_look_up(_LOOKUPS) if len(chats) >= chats.most else ():
                     try:
                         over = await self._over(contact_id)

@@ -36,6 +36,12 @@ INSTANCE_QUOTAS: Final[Mapping[str, Rate]] = MappingProxyType(
     {"CreateParticipantConnection": Rate(6, 9), "DisconnectParticipant": Rate(3, 5)}
 )
 
+_BEFORE_THE_CLOCK: Final = (
+    "GetContactAttributes",
+    "StartContactStreaming",
+    "UpdateParticipantRoleConfig",
+    "CreateParticipant",
+)
 _ARN: Final = re.compile(r"arn:aws[\w-]*:connect:([a-z0-9-]+):(\d{12}):instance/[\w-]{1,100}")
 _LOOK_SECONDS: Final = 1.0
 
@@ -140,7 +146,7 @@ class Instances:
     def call_away(self, contact_id: str, outcome: Outcome) -> None:
         """Let the contact leave whatever room it waits in to be attached; what is under way for it goes on."""
         for account in {instance.account: None for instance in self}:
-            for api in ("CreateParticipant", "StartContactStreaming", "UpdateParticipantRoleConfig"):
+            for api in _BEFORE_THE_CLOCK:
                 account.rooms[api].call_away(contact_id, outcome)
 
     def stir(self) -> None:

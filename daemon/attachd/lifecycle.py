@@ -56,9 +56,11 @@ _VOICE: Final = {
     "DISCONNECTED": Effect.ENDS,
     "COMPLETED": Effect.ENDS,
 }
+#: Changes nothing, but a rule may ask for it.
+UPDATED: Final = "CONTACT_DATA_UPDATED"
 EFFECTS: Final = {"CHAT": _CHAT, "VOICE": _VOICE}
 #: Every type that AWS documents.
-EVENT_TYPES: Final = frozenset(_CHAT) | {"CONTACT_DATA_UPDATED", "PAUSED", "RESUMED", "AMD_DISABLED"}
+EVENT_TYPES: Final = frozenset(_CHAT) | {UPDATED, "PAUSED", "RESUMED", "AMD_DISABLED"}
 
 
 def effect(channel: str, event_type: str) -> Effect:

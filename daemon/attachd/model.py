@@ -3,6 +3,7 @@
 Nothing here does anything: no I/O, no clock, no callables held. Times are seconds since the Unix epoch, UTC.
 """
 
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -12,8 +13,10 @@ from typing import Any, NoReturn
 class Secret:
     """A bearer credential that refuses to be shown, stored or copied by accident.
 
-    ``reveal()`` is the one way in, so that every use can be found by searching for it. ``repr`` and ``str``
-    show a placeholder; pickling, copying, JSON and msgspec encoding raise.
+    ``reveal()`` is the one way in, so that every use can be found by searching for it. ``repr``, ``str`` and
+    ``format`` show a placeholder, and so does whatever prints them, tracebacks and ``json.dumps(default=str)``
+    included; pickling, copying, hashing, JSON and msgspec encoding raise. Two are compared in a time that tells
+    nothing of where they differ.
     """
 
     __slots__ = ("__value",)
@@ -36,8 +39,20 @@ class Secret:
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret is not to be pickled or copied")
 
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not to be pickled or copied")
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Secret is not to be pickled or copied")
+
+    def __init_subclass__(cls) -> NoReturn:
+        raise TypeError("a Secret has no kinds, which might show it")
+
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Secret) and self.__value == other.reveal()
+        if not isinstance(other, Secret):
+            return False
+        mine, theirs = (value.encode("utf-8", "surrogatepass") for value in (self.__value, other.reveal()))
+        return hmac.compare_digest(mine, theirs)
 
     __hash__ = None  # type: ignore[assignment]  # a secret in a set is a secret in memory for no reason
 
@@ -267,6 +282,23 @@ class Handoff:
     generation: int
     participant: Participant
     connect_by: float
+
+
+@dataclass(frozen=True, slots=True)
+class ChatEnded:
+    """What a runtime is told of a chat that it took, once the chat is over or beyond a bot's reach.
+
+    Attributes:
+        key: stable over every retry and restart, and none of a hand-off's.
+        generation: of the hand-off that the runtime accepted.
+        reason: ``ended``, or ``agent_joined``.
+    """
+
+    key: str
+    contact: Contact
+    bot: Bot
+    generation: int
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ has had no release since 2017 (docs/adr/0002-dependencies.md). Source: sd_notify
 
 import os
 import socket
+import time
 from collections.abc import Mapping
 
 
@@ -33,6 +34,11 @@ class Notifier:
     def alive(self) -> None:
         """Feed the watchdog. Call it only while every task gets on."""
         self._send("WATCHDOG=1")
+
+    def reloading(self) -> None:
+        """The configuration is read anew; ``ready`` ends it."""
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", "STATUS=reading the configuration anew")
 
     def stopping(self, status: str, drain_seconds: float) -> None:
         """The drain has begun and may take that long."""

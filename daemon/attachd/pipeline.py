@@ -8,27 +8,29 @@ one ``Result``. An event that ends or changes a chat takes the short path beside
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
 import anyio
 import structlog
 
+from attachd.attributes import Attributes
 from attachd.chat import Chat
 from attachd.claims import Claim, Claims
 from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Permanent, Transient
 from attachd.gates import Gates, Way
 from attachd.instances import Instances
-from attachd.lifecycle import DEPARTURES, Effect, Stage, effect
+from attachd.lifecycle import DEPARTURES, UPDATED, Effect, Stage, effect
 from attachd.logs import Trail
 from attachd.metrics import Metrics
-from attachd.model import Bot, Choice, Contact, Delivery, Handoff, Outcome, Participant
+from attachd.model import Bot, Choice, Contact, ContactEvent, Delivery, Handoff, Outcome, Participant
 from attachd.offers import Offers
 from attachd.recipe import Recipes
 from attachd.retry import Backoff, retrying
-from attachd.rules import Rules
+from attachd.rules import Rules, Undecided
+from attachd.safety import impossible
 
 _SEEN_THROUGH_SECONDS: Final = 30.0
 #: Connect has taken the participant away by itself.
@@ -51,7 +53,7 @@ class Pipeline:
     """The stations, in order.
 
     Args:
-        rules: choose.
+        rules: choose. May be replaced at any time: each event is judged by those in force when it comes.
         claims: admit, the contact's side.
         instances: admit and attach, Connect's side: quotas and calls.
         gates: admit and hand off, the runtimes' side.
@@ -75,7 +77,8 @@ class Pipeline:
         max_body_bytes: int = MAX_BYTES,
         leave_when_queued: bool = True,
     ) -> None:
-        self._rules = rules
+        self.rules = rules
+        self._attributes = Attributes(dice)
         self._claims = claims
         self._instances = instances
         self._gates = gates
@@ -101,10 +104,10 @@ class Pipeline:
         contact, since = event.contact, event.time
         trail.note(contact=contact.id, event_type=event.type)
         what = effect(contact.channel, event.type)
-        if what is not Effect.OPENS:
+        if what is not Effect.OPENS and not (self.rules.opens_on_updates and event.type == UPDATED):
             return await self._note(contact, what, event.type)
 
-        choice = self._rules.choose(event)
+        choice = await self._choose(event)
         del event  # its document would wait with the chat, kilobytes each
         trail.note(bot=choice.bots[0].name, rule=choice.rule)
 
@@ -115,6 +118,23 @@ class Pipeline:
             await retrying(partial(self._serve, chat), backoff=_BACKOFF, until=until, dice=self._dice)
         self._metrics.attach_age.observe(max(0.0, self._now() - since))
         return Result(Outcome.ATTACHED, f"rule {choice.rule!r}")
+
+    async def _choose(self, event: ContactEvent) -> Choice:
+        """Ask the rules and, if they cannot tell without the contact's attributes, ask again with them."""
+        rules, contact = self.rules, event.contact
+        choice = rules.choose(event)
+        if isinstance(choice, Undecided):
+            if event.type == UPDATED:
+                self._attributes.forget(contact)
+            attributes = await self._attributes.of(
+                await self._instances.of(contact.instance_arn),
+                contact,
+                priority=choice.priority,
+                since=event.time,
+                until=anyio.current_time() + event.time + choice.patience - self._now(),
+            )
+            choice = rules.choose(event, attributes)
+        return choice
 
     async def _serve(self, chat: Chat) -> None:
         """One try, through to the runtime. Each is admitted anew, since each costs a token."""
@@ -149,7 +169,7 @@ class Pipeline:
                 if error.outcome is Outcome.EXPIRED and until < chat.until:
                     raise Transient("window_closing", "its bot's runtime was not there in time") from None
                 raise
-        return ways[entered]
+        return replace(ways[entered], bot=bots[entered])  # the way is the bot's, its looks are the rule's
 
     async def _hand_off(self, chat: Chat, bot: Bot, participant: Participant) -> None:
         """Offer the participant until a runtime accepts, or it is too late for this generation."""
@@ -194,7 +214,8 @@ class Pipeline:
 
     async def _note(self, contact: Contact, what: Effect, event_type: str) -> Result:
         """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
-        if what is Effect.NOTHING or (what is Effect.QUEUES and not self._leave_when_queued):
+        idle = what is Effect.NOTHING or (what is Effect.QUEUES and not self._leave_when_queued)
+        if idle or impossible(contact) is not None:  # every telephone call ends, and none has a bot
             return Result(Outcome.IGNORED, event_type)
         self._instances.call_away(contact.id, DEPARTURES[what])
         if what is not Effect.QUEUES:

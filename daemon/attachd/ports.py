@@ -13,6 +13,7 @@ from attachd.lifecycle import Entry
 from attachd.model import (
     AttachRequest,
     Beat,
+    ChatEnded,
     Connection,
     ContactState,
     Delivery,
@@ -85,6 +86,10 @@ class Attacher(Protocol):
         """Set the customer's idle timers, minutes by TimerType. Only before the chat has a bot."""
         ...
 
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        """The user attributes of the chat that began with this contact."""
+        ...
+
     async def connect(self, participant: Participant) -> Connection:
         """Connect the participant. ``Permanent`` (``participant_gone``) if its 15 s are over."""
         ...
@@ -112,6 +117,17 @@ class Runtime(Protocol):
         Raises:
             Transient: not now; ``after`` if the runtime said when.
             Permanent: never: refused, or the runtime is retired.
+        """
+        ...
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """Tell the runtime, once, that a chat which it took is over; returns when it has heard, now or before.
+
+        At once if it does not want to know. The runtime may see the same ``farewell.key`` more than once.
+
+        Raises:
+            Transient: not now; ``after`` if the runtime said when.
+            Permanent: it will not hear of it.
         """
         ...
 

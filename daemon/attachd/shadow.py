@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import anyio
 
-from attachd.model import AttachRequest, Connection, ContactState, Handoff, Participant, Secret
+from attachd.model import AttachRequest, ChatEnded, Connection, ContactState, Handoff, Participant, Secret
 
 
 class ShadowConnect:
@@ -24,6 +24,10 @@ class ShadowConnect:
 
     async def set_timers(self, instance_id: str, contact_id: str, timers: Mapping[str, int]) -> None:
         """See ``ports.Attacher``."""
+
+    async def read_attributes(self, instance_id: str, initial_contact_id: str) -> Mapping[str, str]:  # noqa: ARG002 - the port's
+        """See ``ports.Attacher``. Nobody is asked, so there are none."""
+        return {}
 
     async def connect(self, participant: Participant) -> Connection:
         """See ``ports.Attacher``."""
@@ -49,6 +53,9 @@ class ShadowRuntime:
         """See ``ports.Runtime``."""
         await anyio.lowlevel.checkpoint()
         return None
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """See ``ports.Runtime``."""
 
     async def probe(self) -> None:
         """See ``ports.Runtime``."""

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import anyio
 import pytest
@@ -149,6 +150,80 @@ def test_explain_says_which_bot_by_which_rule_or_why_none(
     assert "not_json" in garbage.stderr
 
 
+def test_a_rehearsal_is_of_the_queue_or_of_a_file(tmp_path: Path) -> None:
+    done = attachd("run", "--config", configured(tmp_path), "--shadow", "--dry-run", "-", stdin=b"")
+    assert done.returncode == 2
+    assert "give one of them" in done.stderr
+
+
+def test_explain_stands_in_for_connect_where_a_rule_asks_for_attributes(
+    tmp_path: Path, contact_event: Callable[..., bytes]
+) -> None:
+    config = configured(tmp_path, GOOD.replace("when.detail.tags", "when.attributes"))
+    event = contact_event("c-1")
+
+    def told(*options: str) -> tuple[int, dict[str, Any]]:
+        done = attachd("explain", "-", "--json", "--config", config, *options, stdin=event)
+        return done.returncode, json.loads(done.stdout)
+
+    status, unknown = told()
+    assert (status, unknown["bot"], unknown["rule"]) == (1, None, "German chats")
+    assert unknown["rules"][0]["stopped"] == "attributes"
+    assert "asks for the contact's attributes" in unknown["reason"]
+    assert told("--attribute", "language=de-AT")[1]["bot"] == "concierge"
+    assert told("-a", "language=fr", "-a", "vip=yes")[1]["rules"][0]["stopped"] == "pattern"
+    assert told("--no-attributes")[0] == 1
+    assert attachd("explain", "-", "--config", config, "-a", "language", stdin=event).returncode == 2
+
+
+def test_rules_test_holds_a_folder_of_events_to_what_is_expected(
+    tmp_path: Path, contact_event: Callable[..., bytes]
+) -> None:
+    config, folder = configured(tmp_path), tmp_path / "events"
+    folder.mkdir()
+
+    def tried(expected: str, *options: str) -> subprocess.CompletedProcess[str]:
+        (folder / "expected.toml").write_text(expected)
+        return attachd("rules", "test", str(folder), "--config", config, *options)
+
+    assert attachd("rules", "test", str(folder), "--config", config).returncode == 78
+    (folder / "german.json").write_bytes(contact_event("c-1", tags={"language": "de"}))
+    (folder / "french.json").write_bytes(contact_event("c-2", tags={"language": "fr"}))
+    german, french = '["german.json"]\nbot = "concierge"\n', '["french.json"]\nno_bot = true\n'
+    good = tried(german + french)
+    assert (good.returncode, good.stderr) == (0, "")
+    assert "✓ german.json: concierge by 'German chats'" in good.stdout
+    assert "2 events, 0 wrong" in good.stdout
+    for expected, wrong in (
+        (german, "✗ french.json: no bot: no rule matched (nothing is expected of it"),
+        (german + french.replace("no_bot = true", 'bot = "concierge"'), "(expected concierge)"),
+        (german.replace("concierge", "other") + french, "concierge by 'German chats' (expected other)"),
+        (german + 'rule = "x"\n' + french, "(expected rule 'x')"),
+        (german.replace('bot = "concierge"', "no_bot = true") + french, "(no bot was expected)"),
+        (german + french + '["gone.json"]\nno_bot = true', "✗ gone.json: "),
+    ):
+        bad = tried(expected)
+        assert bad.returncode == 1
+        assert wrong in bad.stdout
+        assert "1 wrong" in bad.stdout
+    told = json.loads(tried(german, "--json").stdout)
+    assert [(trial["event"], trial["good"]) for trial in told] == [
+        ("french.json", False),
+        ("german.json", True),
+    ]
+    for expected, problem in (
+        ("", "expects nothing"),
+        ('["german.json"]', "write either 'bot' or 'no_bot = true'"),
+        ('["german.json"]\nbots = "concierge"\nno_bot = true', "['german.json'] bots: "),
+        ("[", "expected.toml: "),
+    ):
+        unreadable = tried(expected)
+        assert unreadable.returncode == 78
+        assert problem in unreadable.stderr
+        assert "Traceback" not in unreadable.stderr
+    assert attachd("rules", "test", str(tmp_path / "none"), "--config", config).returncode == 78
+
+
 def test_a_dry_run_decides_and_logs_for_each_event_of_a_file_and_calls_nobody(
     tmp_path: Path, contact_event: Callable[..., bytes]
 ) -> None:
@@ -187,7 +262,7 @@ def test_text_of_an_event_or_a_rule_does_not_steer_the_terminal(
     tmp_path: Path, contact_event: Callable[..., bytes]
 ) -> None:
     config = configured(tmp_path, GOOD.replace("German chats", "chats [/] x"))
-    event = contact_event("c\u001b[2J", tags={"language": "[/red] hi"})
+    event = contact_event("c-1", tags={"language": "\u001b[2J[/red] hi"})
     done = attachd("explain", "-", "--config", config, stdin=event)
     assert (done.returncode, done.stderr) == (1, "")
     assert "chats [/] x" in done.stdout

@@ -121,7 +121,7 @@ class Town:
         ) as daemon:
             yield daemon
 
-    async def start_chat(self) -> str:
+    async def start_chat(self, **attributes: str) -> str:
         """A customer starts a chat and connects; returns the contact id."""
         session = get_session()
         unsigned = AioConfig(signature_version=UNSIGNED)
@@ -135,6 +135,7 @@ class Town:
                 InstanceId=INSTANCE_ID,
                 ContactFlowId="0b1c2d3e-0000-4000-8000-00000000f10e",
                 ParticipantDetails={"DisplayName": "Customer"},
+                Attributes=attributes,
             )
             await participants.create_participant_connection(
                 ParticipantToken=chat["ParticipantToken"],

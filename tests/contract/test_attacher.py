@@ -29,7 +29,7 @@ class Place(Protocol):
     attacher: Attacher
     instance_id: str
 
-    async def contact(self) -> str:
+    async def contact(self, **attributes: str) -> str:
         """A chat that waits for a bot."""
         ...
 
@@ -62,12 +62,14 @@ class InMemory:
         self.attacher: Attacher = self.connect
         self._contacts = 0
 
-    async def contact(self) -> str:
+    async def contact(self, **attributes: str) -> str:
         self._contacts += 1
+        self.connect.attributes[f"c-{self._contacts}"] = attributes
         return f"c-{self._contacts}"
 
     async def never_was(self) -> str:
         self.connect.faults.append(Permanent(Outcome.REFUSED, "not_found"))
+        self.connect.attribute_faults.append(Permanent(Outcome.REFUSED, "not_found"))
         return "gone"
 
     async def ended(self) -> str:
@@ -89,11 +91,12 @@ class OverTheSdk:
         self.sim = sim
         self.instance_id = sim.world.dials.instance_id
 
-    async def contact(self) -> str:
+    async def contact(self, **attributes: str) -> str:
         async with (
             aiohttp.ClientSession() as http,
             http.put(
-                f"{self.sim.url}/contact/chat", json={"InstanceId": self.instance_id, **START_CHAT}
+                f"{self.sim.url}/contact/chat",
+                json={"InstanceId": self.instance_id, "Attributes": attributes, **START_CHAT},
             ) as answer,
         ):
             return str((await answer.json())["ContactId"])
@@ -237,6 +240,19 @@ async def test_a_throttled_call_had_no_effect_for_certain(place: Place) -> None:
         await place.attacher.attach(asking(place, contact_id))
     assert (throttled.value.reason, throttled.value.ambiguous) == ("throttled", False)
     assert place.bots(contact_id) == 0
+
+
+async def test_the_attributes_of_a_chat_are_read_and_those_of_one_that_never_was_are_refused(
+    place: Place,
+) -> None:
+    contact_id = await place.contact(vip="yes", language="de")
+    bare = await place.contact()
+    read = place.attacher.read_attributes
+    assert await read(place.instance_id, contact_id) == {"vip": "yes", "language": "de"}
+    assert await read(place.instance_id, bare) == {}
+    with pytest.raises(Permanent) as refused:
+        await read(place.instance_id, await place.never_was())
+    assert (refused.value.outcome, refused.value.reason) == (Outcome.REFUSED, "not_found")
 
 
 async def test_a_dismissed_participant_was_connected_and_disconnected(place: Place) -> None:

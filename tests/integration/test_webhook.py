@@ -17,7 +17,7 @@ from aiohttp import web
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from attachd.errors import Permanent, Transient
-from attachd.model import Bot, Contact, Handoff, Outcome, Participant, Secret
+from attachd.model import Bot, ChatEnded, Connection, Contact, Handoff, Outcome, Participant, Secret
 from attachd.runtimes.webhook import WebhookRuntime
 
 TOKEN = "CANARY+QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c/LzE1NTk="
@@ -43,8 +43,10 @@ HANDOFF = Handoff(
     rule="web chat in German",
     generation=2,
     participant=Participant("p-1", Secret(TOKEN), "2027-01-16T08:00:00.000Z"),
-    connect_by=1_800_000_015.25,
+    connect_by=time.time() + 3600,
 )
+
+FAREWELL = ChatEnded("c-1_2_ended", HANDOFF.contact, HANDOFF.bot, 2, "ended")
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -104,10 +106,16 @@ async def bots() -> AsyncIterator[Bots]:
 
 
 def webhook(
-    url: str, *keys: str, timeout: float = 1.0, now: Callable[[], float] = time.time
+    url: str,
+    *keys: str,
+    timeout: float = 1.0,
+    wants_ended: bool = True,
+    now: Callable[[], float] = time.time,
 ) -> WebhookRuntime:
     secrets = [Secret(key) for key in keys or (KEYS[0],)]
-    return WebhookRuntime(url, secrets, timeout_seconds=timeout, now=now, user_agent="attachd/test")
+    return WebhookRuntime(
+        url, secrets, timeout_seconds=timeout, wants_ended=wants_ended, now=now, user_agent="attachd/test"
+    )
 
 
 async def offer(bots: Bots, *, timeout: float = 1.0, handoff: Handoff = HANDOFF) -> None:  # noqa: ASYNC109 - the runtime's own
@@ -151,7 +159,7 @@ async def permanent(call: Awaitable[None]) -> Permanent:
 async def test_the_body_is_the_documented_cloud_event(bots: Bots) -> None:
     runtime = webhook(bots.url, now=lambda: 1_800_000_001.0)
     async with runtime.open():
-        await runtime.offer(HANDOFF)
+        await runtime.offer(replace(HANDOFF, connect_by=1_800_000_015.25))
     assert json.loads(bots.offers[0].body) == {
         "specversion": "1.0",
         "type": "attachd.chat.attached.v1",
@@ -185,6 +193,42 @@ async def test_the_body_is_the_documented_cloud_event(bots: Bots) -> None:
             },
         },
     }
+
+
+async def test_an_end_is_the_documented_cloud_event_and_holds_no_credential(bots: Bots) -> None:
+    runtime = webhook(bots.url, now=lambda: 1_800_000_001.0)
+    async with runtime.open():
+        await runtime.offer(replace(HANDOFF, connect_by=1_800_000_015.25))
+        await runtime.ended(FAREWELL)
+    hand_off, end = (json.loads(sent.body) for sent in bots.offers)
+    assert end == {
+        **hand_off,
+        "type": "attachd.chat.ended.v1",
+        "id": "c-1_2_ended",
+        "data": {
+            "contact": hand_off["data"]["contact"],
+            "bot": {"name": "concierge", "display_name": "Ava"},
+            "generation": 2,
+            "reason": "ended",
+        },
+    }
+    assert bots.offers[1].headers["webhook-id"] == "c-1_2_ended"
+    assert TOKEN not in bots.offers[1].body.decode()
+
+
+async def test_an_end_is_signed_as_a_hand_off_is(bots: Bots) -> None:
+    runtime = webhook(bots.url, KEYS[0], KEYS[1])
+    async with runtime.open():
+        await runtime.ended(FAREWELL)
+    bots.offers[0].verified(KEYS[0])
+    bots.offers[0].verified(KEYS[1])
+
+
+async def test_a_bot_that_did_not_ask_for_ends_is_not_told_of_them(bots: Bots) -> None:
+    runtime = webhook(bots.url, wants_ended=False)
+    async with runtime.open():
+        await runtime.ended(FAREWELL)
+    assert bots.offers == []
 
 
 async def test_it_is_posted_to_the_very_url_as_a_structured_cloud_event(bots: Bots) -> None:
@@ -385,6 +429,26 @@ async def test_a_slow_bot_may_have_taken_the_chat_and_holds_us_up_no_longer_than
     with anyio.fail_after(2):
         slow = await transient(offer(bots, timeout=0.3))
     assert (slow.reason, slow.ambiguous) == ("timeout", True)
+
+
+async def test_no_try_outlives_the_token(bots: Bots) -> None:
+    bots.reply = silent
+    closing = replace(HANDOFF, connect_by=time.time() + 0.3)
+    with anyio.fail_after(2):
+        slow = await transient(offer(bots, timeout=10, handoff=closing))
+    assert (slow.reason, slow.ambiguous) == ("timeout", True)
+
+
+async def test_a_dead_token_is_sent_to_nobody(bots: Bots) -> None:
+    late = await transient(offer(bots, handoff=replace(HANDOFF, connect_by=time.time())))
+    assert (late.reason, late.ambiguous) == ("window_closed", False)
+    assert bots.offers == []
+
+
+async def test_a_participant_that_we_connected_has_no_fifteen_seconds_to_keep(bots: Bots) -> None:
+    connected = replace(HANDOFF.participant, connection=Connection(Secret(TOKEN), "2027-01-16T08:00:00.000Z"))
+    await offer(bots, handoff=replace(HANDOFF, connect_by=time.time() - 60, participant=connected))
+    assert bots.offers[0].verified(KEYS[0])["data"]["participant"]["connection_token"] == TOKEN
 
 
 async def test_a_bot_that_hangs_up_may_have_taken_the_chat(bots: Bots) -> None:

@@ -22,6 +22,7 @@ POLICIES = {"sqs": "iam-policy.json", "kinesis": "iam-policy-kinesis.json"}
 ACTIONS = {
     "connect:CreateParticipant",
     "connect:DescribeContact",
+    "connect:GetContactAttributes",
     "connect:StartContactStreaming",
     "connect:UpdateParticipantRoleConfig",
     "connect:SearchContacts",

@@ -110,6 +110,13 @@ def _notification(message: object) -> dict[str, Any]:
     }
 
 
+@pytest.mark.parametrize("contact_id", ["c\r\nx-evil: 1", "c\u001b[2J", "c\x00", "c\u2028"])
+def test_an_id_that_could_break_out_of_a_header_or_a_line_is_none(contact_id: str) -> None:
+    with pytest.raises(Permanent) as refused:
+        decode(json.dumps(_document({"contactId": contact_id})).encode(), received_at=0.0, max_bytes=LIMIT)
+    assert refused.value.outcome is Outcome.NO_CONTACT_ID
+
+
 @given(st.binary(max_size=200))
 def test_any_bytes_are_an_event_or_a_documented_outcome(body: bytes) -> None:
     _judge(body)

@@ -11,11 +11,11 @@ from typing import Any
 
 import pytest
 
-from attachd import settings
-from attachd.contact_fields import CONTACT_EVENT
+from attachd import settings, wiring
 from attachd.decode import decode
-from attachd.model import Bot, Handoff, Outcome, Participant, Secret
-from attachd.patterns.lint import lint
+from attachd.doubts import doubts
+from attachd.explaining import tried
+from attachd.model import Bot, ChatEnded, Handoff, Outcome, Participant, Secret
 from attachd.patterns.operators import OPERATORS
 from attachd.runtimes import payload
 
@@ -48,9 +48,11 @@ def test_the_annotated_configuration_is_a_good_one_and_shows_every_key() -> None
     path = ROOT / "config" / "attachd.toml"
     loaded = settings.load(path)
     shown = set(_keys(tomllib.loads(path.read_text())))
-    assert shown >= set(
-        _keys(loaded.model_dump(exclude_none=True, exclude={"rules": {"__all__": {"when"}}, "sources": True}))
+    told = loaded.model_dump(
+        exclude_none=True, exclude={"rules": {"__all__": {"when"}}, "otherwise": True, "sources": True}
     )
+    assert shown >= set(_keys(told))
+    assert settings.Rule.model_fields.keys() > settings.Otherwise.model_fields.keys(), "told once, for both"
 
 
 def test_the_annotated_configuration_shows_the_defaults() -> None:
@@ -74,12 +76,7 @@ def test_the_annotated_configuration_shows_the_defaults() -> None:
 
 @pytest.mark.parametrize("path", sorted((ROOT / "config").glob("*.toml")), ids=lambda path: path.name)
 def test_no_rule_that_is_shipped_is_warned_of(path: Path) -> None:
-    rules = tomllib.loads(path.read_text()).get("rules", [])
-    texts = {rule["name"]: rule.get("when", {}) for rule in rules}
-    assert not lint(
-        {name: when if isinstance(when, str) else json.dumps(when) for name, when in texts.items() if when},
-        CONTACT_EVENT,
-    )
+    assert not doubts(settings.load(path), now=1_800_000_000.0)
 
 
 def test_the_annotated_configuration_shows_a_stream_too_with_every_key_and_its_defaults() -> None:
@@ -104,7 +101,7 @@ def test_the_annotated_configuration_shows_a_sweep_with_every_key_and_its_defaul
     assert settings.SweepSource(**table) == settings.SweepSource(**kept)
 
 
-def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callable[..., bytes]) -> None:
+def test_the_events_in_the_docs_are_those_that_are_sent(contact_event: Callable[..., bytes]) -> None:
     event = decode(contact_event("c-1"), received_at=2e9, max_bytes=10_000)
     handoff = Handoff(
         key="c-1_1",
@@ -117,13 +114,37 @@ def test_the_hand_off_in_the_docs_is_the_one_that_is_sent(contact_event: Callabl
         ),
         connect_by=event.time + 15,
     )
-    [shown] = blocks(ROOT / "docs" / "runtimes.md", "json")
+    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot, handoff.generation, "ended")
+    shown, shown_at_the_end = blocks(ROOT / "docs" / "runtimes.md", "json")
     assert json.loads(shown) == json.loads(payload.attached(handoff, event.time))
+    assert json.loads(shown_at_the_end) == json.loads(payload.ended(farewell, event.time))
 
 
 def test_operations_says_what_to_do_about_every_outcome() -> None:
     page = (ROOT / "docs" / "operations.md").read_text()
     assert [outcome for outcome in Outcome if f"`{outcome.value}`" not in page] == []
+
+
+def test_every_rule_shown_on_the_page_of_rules_is_a_good_one(tmp_path: Path) -> None:
+    world = (ROOT / "examples" / "rules" / "attachd.toml").read_text().partition("[[rules]]")[0]
+    world += '[[bots]]\nname = "concierge-next"\ndisplay_name = "Ava"\nruntime = "ava"\n'
+    shown = [
+        block
+        for block in blocks(ROOT / "docs" / "rules.md", "toml")
+        if "bot" in block and "json" not in block
+    ]
+    assert len(shown) >= 7
+    for block in shown:
+        path = tmp_path / "attachd.toml"
+        path.write_text(world + block)
+        assert doubts(settings.load(path), now=0.0) == [], block
+
+
+def test_the_rules_to_be_tried_do_as_is_expected_of_them() -> None:
+    folder = ROOT / "examples" / "rules"
+    trials = list(tried(wiring.rules(settings.load(folder / "attachd.toml")), folder))
+    assert len(trials) >= 6
+    assert [trial for trial in trials if trial.wrong] == []
 
 
 @pytest.mark.parametrize("page", DOCS, ids=lambda page: str(page.relative_to(ROOT)))

@@ -277,3 +277,26 @@ async def test_a_runtime_whose_probes_hang_delays_no_other_ones_return() -> None
         await anyio.sleep(0.6)
         assert quick.wait(anyio.current_time()) == 0
         tasks.cancel_scope.cancel()
+
+
+# ── a configuration read anew ──────────────────────────────────────────────────────────────────
+
+
+def test_a_new_cap_counts_for_the_chats_that_a_bot_has_already() -> None:
+    stirred: list[None] = []
+    gates = Gates([RuntimeGate("ava", MemoryRuntime())], {"concierge": 1}, lambda: stirred.append(None))
+    (way,) = gates.ways("i", Circuit(), [Bot("concierge", "Ava", "ava")])
+    way.enter()
+    assert way.wait(0.0) == inf
+    gates.cap({"concierge": 2})
+    assert (way.wait(0.0), len(stirred)) == (0.0, 1)
+    gates.cap({})
+    assert (way.wait(0.0), way.chats.most) == (0.0, inf)
+
+
+def test_a_bot_that_moves_to_another_runtime_is_reached_there_and_keeps_its_chats() -> None:
+    gates = Gates([RuntimeGate(name, MemoryRuntime()) for name in ("old", "new")], {}, lambda: None)
+    circuit = Circuit()
+    before, after = (gates.ways("i", circuit, [Bot("concierge", "Ava", name)])[0] for name in ("old", "new"))
+    assert (before.runtime.name, after.runtime.name) == ("old", "new")
+    assert before.chats is after.chats

@@ -5,13 +5,17 @@ import dataclasses
 import json
 import pickle
 import pprint
+import traceback
 from collections.abc import Callable
+from string import Template
 from typing import Any
 
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic import TypeAdapter
+from pydantic_core import PydanticSerializationError
 
 from attachd import model
 from attachd.model import Bot, Contact, Delivery, Handoff, Participant, Secret
@@ -28,6 +32,9 @@ SHOWN: list[Callable[[Secret], str]] = [
     ascii,
     lambda secret: repr({"token": [secret]}),
     pprint.pformat,
+    lambda secret: json.dumps({"token": secret}, default=str),
+    lambda secret: "".join(traceback.format_exception(ValueError("no", secret))),
+    lambda token: Template("$token").substitute(token=token),
 ]
 
 
@@ -55,6 +62,8 @@ TAKEN: list[Callable[[Secret], object]] = [
     lambda secret: msgspec.json.encode(_Holder(secret)),
     hash,
     vars,
+    Secret.__reduce__,
+    Secret.__getstate__,
 ]
 
 
@@ -63,6 +72,28 @@ def test_a_secret_cannot_be_pickled_copied_hashed_or_encoded(take: Callable[[Sec
     with pytest.raises(TypeError) as refusal:
         take(Secret(CANARY))
     assert CANARY not in str(refusal.value)
+
+
+def test_a_traceback_with_local_variables_as_error_reporters_take_it_shows_no_secret() -> None:
+    def hand_off(token: Secret) -> None:
+        raise ValueError(f"no runtime for {token}", token)
+
+    with pytest.raises(ValueError, match="no runtime for Secret") as failure:
+        hand_off(Secret(CANARY))
+    reported = traceback.TracebackException.from_exception(failure.value, capture_locals=True)
+    assert "token = Secret(…)" in "".join(reported.format())
+    assert CANARY not in "".join(reported.format())
+
+
+def test_a_secret_is_not_dumped_by_pydantic() -> None:
+    with pytest.raises(PydanticSerializationError) as refusal:
+        TypeAdapter(Any).dump_json({"token": Secret(CANARY)})
+    assert CANARY not in str(refusal.value)
+
+
+def test_a_secret_has_no_kinds() -> None:
+    with pytest.raises(TypeError):
+        type("Loud", (Secret,), {"__repr__": Secret.reveal})
 
 
 @given(st.text())
@@ -74,6 +105,7 @@ def test_secrets_are_equal_by_value_and_to_nothing_else() -> None:
     assert Secret("a") == Secret("a")
     assert Secret("a") != Secret("b")
     assert Secret("a") != "a"
+    assert Secret("ä\ud800") == Secret("ä\ud800")
 
 
 def _participant() -> Participant:

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import time
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -95,3 +96,15 @@ def test_a_manager_that_does_not_listen_does_not_hold_us_up(manager: Manager) ->
 )
 def test_the_watchdogs_period_is_ours_only_if_it_names_us(environ: dict[str, str], seconds: float) -> None:
     assert Notifier(environ).watchdog_seconds == seconds
+
+
+def test_a_reload_is_told_with_its_time_and_ends_with_readiness(manager: Manager) -> None:
+    """systemd takes the readiness for the reload's own by that time (sd_notify(3), RELOADING=1)."""
+    notifier = Notifier({"NOTIFY_SOCKET": manager.address})
+    before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    notifier.reloading()
+    notifier.ready("taking chats")
+    heard = manager.hears()
+    assert heard["RELOADING"] == "1"
+    assert before <= int(heard["MONOTONIC_USEC"]) <= time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+    assert manager.hears()["READY"] == "1"

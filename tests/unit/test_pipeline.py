@@ -27,6 +27,7 @@ from attachd.model import (
 from attachd.patterns import compile_pattern
 from attachd.pipeline import Result
 from attachd.quota import Rate
+from attachd.rule import Looks
 from attachd.rules import Rule, Rules
 from attachd.runtimes import payload
 from attachd.testing import Line, MemoryConnect, MemoryRuntime, MemoryTable
@@ -675,7 +676,13 @@ async def test_a_webrtc_call_gets_its_participant_once_its_agent_is_there_and_on
         assert await carry("call", "CONNECTED_TO_AGENT") is Outcome.ATTACHED
         following = {"initialContactId": "call", "previousContactId": "call"}
         assert await carry("joined", "CONNECTED_TO_AGENT", **following) is Outcome.NO_BOT
-        assert await carry("phone", "CONNECTED_TO_AGENT", initiationMethod="INBOUND") is Outcome.NO_BOT
+        for event_type in (
+            "CONNECTED_TO_AGENT",
+            "DISCONNECTED",
+        ):  # a telephone's: the journal has no part in it
+            expected = Outcome.IGNORED if event_type == "DISCONNECTED" else Outcome.NO_BOT
+            assert await carry("phone", event_type, initiationMethod="INBOUND") is expected
+        assert await line.journal.get("phone") is None
     assert [(r.contact_id, r.role, dict(r.capabilities)) for r in connect.requests] == [
         ("call", "CUSTOMER", {"Video": "SEND"})
     ]
@@ -853,3 +860,104 @@ async def test_both_casings_of_an_event_are_the_same_event(world: World, contact
     event = json.loads(contact_event("c-1"))
     event["detail"] = {key[:1].upper() + key[1:]: value for key, value in event["detail"].items()}
     assert (await world.carry(json.dumps(event).encode())).outcome is Outcome.ATTACHED
+
+
+# ── rules that ask for the contact's attributes ────────────────────────────────────────────────
+
+
+def asking(**changes: Any) -> tuple[Line, MemoryConnect]:
+    vips = compile_pattern('{"detail":{"channel":["CHAT"]},"attributes":{"vip":["yes"]}}')
+    only_vips = Rule("VIPs", vips, (Bot("concierge", "Ava", "ava"),), **changes)
+    connect = MemoryConnect()
+    return Line(
+        lambda: EPOCH + asyncio.get_running_loop().time(), attacher=connect, rules=Rules([only_vips])
+    ), connect
+
+
+async def outcome(line: Line, body: bytes) -> Outcome:
+    return (await line.pipeline.carry(Delivery("t", "m", body, received_at=0), Trail())).outcome
+
+
+async def test_attributes_are_read_once_a_contact_whatever_it_comes_to(contact_event: Build) -> None:
+    line, connect = asking()
+    connect.attributes["vip"] = {"vip": "yes"}
+    async with line.running(), anyio.create_task_group() as events:
+        for contact in ("vip", "no-vip"):
+            for kind in ("INITIATED", "CONNECTED_TO_SYSTEM"):
+                events.start_soon(outcome, line, contact_event(contact, kind))
+    assert sorted(connect.attributes_read) == ["no-vip", "vip"]
+    assert list(connect.made) == ["vip"]
+
+
+async def test_the_attributes_are_those_of_the_chats_first_contact(contact_event: Build) -> None:
+    line, connect = asking()
+    connect.attributes["first"] = {"vip": "yes"}
+    async with line.running():
+        assert await outcome(line, contact_event("later", initialContactId="first")) is Outcome.ATTACHED
+    assert connect.attributes_read == ["first"]
+
+
+async def test_an_event_that_no_attribute_could_change_asks_for_none(contact_event: Build) -> None:
+    line, connect = asking()
+    async with line.running():
+        assert await outcome(line, contact_event("c-1", initiationMethod="MONITOR")) is Outcome.NO_BOT
+    assert connect.attributes_read == []
+
+
+async def test_attributes_that_cannot_be_read_are_asked_for_again_while_there_is_patience(
+    contact_event: Build,
+) -> None:
+    line, connect = asking(patience=30.0)
+    connect.attributes["c-1"] = {"vip": "yes"}
+    connect.attribute_faults.extend([Transient("throttled"), Transient("connect_internal")])
+    async with line.running():
+        assert await outcome(line, contact_event("c-1")) is Outcome.ATTACHED
+        connect.attribute_faults.extend([Transient("throttled", after=20.0)] * 2)
+        assert await outcome(line, contact_event("c-2")) is Outcome.DEFERRED
+        assert await outcome(line, contact_event("c-2", at=EPOCH - 40)) is Outcome.EXPIRED
+    assert connect.attributes_read == ["c-1"] * 3 + ["c-2"] * 2
+
+
+async def test_a_contact_that_connect_does_not_know_is_refused(contact_event: Build) -> None:
+    line, connect = asking()
+    connect.attribute_faults.append(Permanent(Outcome.REFUSED, "not_found"))
+    async with line.running():
+        assert await outcome(line, contact_event("c-1")) is Outcome.REFUSED
+
+
+async def test_a_chat_whose_flow_sets_the_attribute_later_gets_its_bot_then(contact_event: Build) -> None:
+    line, connect = asking(include=frozenset({"updates"}))
+    async with line.running():
+        assert await outcome(line, contact_event("c-1")) is Outcome.NO_BOT
+        connect.attributes["c-1"] = {"vip": "yes"}
+        assert await outcome(line, contact_event("c-1", "CONTACT_DATA_UPDATED")) is Outcome.ATTACHED
+        assert await outcome(line, contact_event("c-1", "CONTACT_DATA_UPDATED")) is Outcome.DUPLICATE
+        assert await outcome(line, contact_event("c-2", "CONNECTED_TO_AGENT")) is Outcome.NOTED
+        connect.attributes["c-2"] = {"vip": "yes"}
+        assert await outcome(line, contact_event("c-2", "CONTACT_DATA_UPDATED")) is Outcome.AGENT_JOINED
+    assert [request.contact_id for request in connect.requests] == ["c-1"]
+
+
+async def test_without_a_rule_that_includes_them_updates_change_nothing(contact_event: Build) -> None:
+    line, connect = asking()
+    async with line.running():
+        assert await outcome(line, contact_event("c-1", "CONTACT_DATA_UPDATED")) is Outcome.IGNORED
+    assert connect.attributes_read == []
+
+
+async def test_one_bot_looks_as_the_rule_of_each_chat_wants_it(contact_event: Build) -> None:
+    bot = Bot("concierge", "Ava", "ava")
+    german = Rule(
+        "German",
+        compile_pattern('{"detail":{"tags":{"language":[{"prefix":"de"}]}}}'),
+        (bot,),
+        looks=Looks({"de": "Ava (Bot)"}, topic="arn:aws:sns:eu-central-1:111122223333:german"),
+    )
+    rest = Rule("rest", compile_pattern('{"detail":{"channel":["CHAT"]}}'), (bot,))
+    connect = MemoryConnect()
+    line = Line(lambda: EPOCH, attacher=connect, rules=Rules([german, rest]))
+    async with line.running():
+        await outcome(line, contact_event("c-1", tags={"language": "fr"}))
+        await outcome(line, contact_event("c-2", tags={"language": "de-AT"}))
+    assert [request.display_name for request in connect.requests] == ["Ava", "Ava (Bot)"]
+    assert list(connect.streams) == ["c-2"]

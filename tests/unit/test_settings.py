@@ -727,3 +727,40 @@ def test_a_start_that_is_none_or_has_no_zone_is_refused_in_one_sentence(file: Pa
 def test_a_key_of_another_source_is_said_to_be_none_of_this_one(file: Path) -> None:
     [problem] = _problems(file, kinesis('stream = "events"', 'visibility = "30s"'))
     assert problem.startswith("[source] visibility: there is no such key")
+
+
+# ── who is at the other end of a webhook ───────────────────────────────────────────────────────
+
+
+def _runtime(**keys: str) -> str:
+    lines = [f"{key} = {value}" for key, value in keys.items() if key != "url"]
+    url = keys.get("url", "https://bot.internal/attach")
+    return MINIMAL.replace("https://bot.internal/attach", url) + "\n".join(lines) + "\n"
+
+
+def test_certificates_and_the_listening_user_are_optional_and_stand_in_the_runtimes_table(file: Path) -> None:
+    tls = _load(file, _runtime(ca="'/tls/ca.pem'", client_cert="'/tls/us.pem'", client_key="'/tls/us.key'"))
+    assert tls.runtimes["ava"].model_dump()["client_key"] == Path("/tls/us.key")
+    for user, read in (("'ava'", "ava"), ("991", 991), ("'991'", 991)):
+        local = _load(file, _runtime(url="unix:///run/ava.sock", peer_user=user))
+        assert local.runtimes["ava"].model_dump()["peer_user"] == read
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"url": "http://bot.internal", "ca": "'/ca.pem'"}, "ca and client_cert are for https://"),
+        ({"url": "unix:///run/ava.sock", "client_cert": "'/us.pem'"}, "ca and client_cert are for https://"),
+        ({"client_key": "'/us.key'"}, "client_key is the key of a client_cert, which is missing"),
+        ({"peer_user": "'ava'"}, "peer_user is for unix://"),
+        ({"url": "unix:///run/ava.sock", "peer_user": "-1"}, "peer_user: not a user"),
+        ({"url": "unix:///run/ava.sock", "peer_user": "true"}, "peer_user: not a user"),
+        ({"url": "unix:///run/ava.sock", "peer_user": "''"}, "peer_user: not a user"),
+    ],
+)
+def test_certificates_are_for_https_and_users_for_sockets(
+    file: Path, keys: dict[str, str], problem: str
+) -> None:
+    [said] = _problems(file, _runtime(**keys))
+    assert said.startswith("[runtimes] ava")
+    assert problem in said

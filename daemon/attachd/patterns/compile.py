@@ -59,6 +59,12 @@ class Pattern:
     _wanted: Wanted
     _compiled: tuple[Conditions, ...]
 
+    @classmethod
+    def of(cls, branches: tuple[Branch, ...]) -> Pattern:
+        """Compile what was read: at least one branch, each with at least one field."""
+        wanted = Wanted.of({field.path for branch in branches for field in branch})
+        return cls(branches, wanted, compiled(branches, {}))
+
     def matches(self, event: str | bytes | Mapping[str, Any]) -> bool:
         """Decide, as EventBridge would.
 
@@ -92,9 +98,7 @@ def compile_pattern(text: str | bytes) -> Pattern:
     Raises:
         PatternError: it is not an event pattern; the message is event-ruler's, with path, line and column.
     """
-    branches = parse(text).branches
-    wanted = Wanted.of({field.path for branch in branches for field in branch})
-    return Pattern(branches, wanted, compiled(branches, {}))
+    return Pattern.of(parse(text).branches)
 
 
 def _nearness(branch: Conditions, event: FlatEvent) -> float:
@@ -111,12 +115,13 @@ def _explained(branch: Conditions, event: FlatEvent) -> Mismatch:
 
 def _mismatch(condition: Condition, event: FlatEvent, reason: str = "") -> Mismatch:
     values = event.values.get(condition.path, [])
-    has = tuple(_shown(_spelled(value)) for value, _ in values[:_VALUES_SHOWN])
+    has = tuple(_shown(spelled(value)) for value, _ in values[:_VALUES_SHOWN])
     reason = reason or (("present" if condition.may_be_absent else "different") if has else "missing")
     return Mismatch(condition.path, has, _shown(condition.source), reason)
 
 
-def _spelled(value: Leaf) -> str:
+def spelled(value: Leaf) -> str:
+    """Spell a value as JSON does."""
     match value:
         case Numeral(text=digits):
             return digits

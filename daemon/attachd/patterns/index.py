@@ -14,6 +14,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from attachd.patterns.compile import Pattern
 from attachd.patterns.conditions import Condition, Conditions, compiled
 from attachd.patterns.document import PatternError
 from attachd.patterns.event import FlatEvent, Wanted, flatten
@@ -61,11 +62,14 @@ class _Home:
 class PatternSet:
     """Event patterns by name, compiled together.
 
+    Args:
+        patterns: as text, or compiled before.
+
     Raises:
         PatternError: one of them is not an event pattern; a note on it says which.
     """
 
-    def __init__(self, patterns: Mapping[str, str | bytes]) -> None:
+    def __init__(self, patterns: Mapping[str, str | bytes | Pattern]) -> None:
         self._names = tuple(patterns)
         branches = list(_branches(patterns))
         self._wanted = Wanted.of({condition.path for _, branch in branches for condition in branch.written})
@@ -123,11 +127,11 @@ class PatternSet:
         return home
 
 
-def _branches(patterns: Mapping[str, str | bytes]) -> Iterator[tuple[int, Conditions]]:
+def _branches(patterns: Mapping[str, str | bytes | Pattern]) -> Iterator[tuple[int, Conditions]]:
     known: dict[tuple[str, tuple[LeafTest, ...]], Condition] = {}
-    for number, (name, text) in enumerate(patterns.items()):
+    for number, (name, pattern) in enumerate(patterns.items()):
         try:
-            parsed = parse(text).branches
+            parsed = pattern.branches if isinstance(pattern, Pattern) else parse(pattern).branches
         except PatternError as error:
             error.add_note(f"in the pattern {name!r}")
             raise

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import json
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import takewhile
 from typing import TYPE_CHECKING
@@ -54,12 +54,18 @@ class Finding:
         )
 
 
-def lint(patterns: Mapping[str, str], known: Known | None = None) -> list[Finding]:
+def lint(
+    patterns: Mapping[str, str],
+    known: Known | None = None,
+    decides: Callable[[str, str], bool] = lambda _earlier, _later: True,
+) -> list[Finding]:
     """Look for patterns that can never match, or never decide.
 
     Args:
         patterns: by name; where several match an event, the first is taken to decide.
         known: the fields an event can have; None if they are not known, and any field may be.
+        decides: whether the first of two patterns, where both match, leaves nothing to the second; it may be limited
+            by something else than its text.
 
     Returns:
         Findings in the order of the patterns, those of one pattern in the order of its fields.
@@ -71,7 +77,7 @@ def lint(patterns: Mapping[str, str], known: Known | None = None) -> list[Findin
             parsed[name] = parse(text)
         except PatternError as error:
             findings[name] = [Finding(name, error.path, _said(error))]
-    shadowed = dict(_shadowed({name: patterns[name] for name in parsed}, parsed))
+    shadowed = dict(_shadowed({name: patterns[name] for name in parsed}, parsed, decides))
     for name, (branches, replaced) in parsed.items():
         said = [
             (path, "is named twice, and the later condition replaces the earlier")
@@ -167,21 +173,29 @@ def _meant(close: str) -> str:
     return f"; did you mean {close!r}?" if close else ""
 
 
-def _shadowed(texts: Mapping[str, str], parsed: Mapping[str, Parsed]) -> Iterator[tuple[str, str]]:
+def _shadowed(
+    texts: Mapping[str, str], parsed: Mapping[str, Parsed], decides: Callable[[str, str], bool]
+) -> Iterator[tuple[str, str]]:
     """Find the patterns all of whose branches are covered by patterns before them."""
     together = PatternSet(texts)
     for name, (branches, _) in parsed.items():
-        by = dict.fromkeys(_covering(branch, name, together, parsed) for branch in branches)
+        by = dict.fromkeys(_covering(branch, name, together, parsed, decides) for branch in branches)
         if None not in by:
             earlier = " and ".join(repr(one) for one in by)
             yield name, f"it never decides: every event that it matches is matched by {earlier} before it"
 
 
-def _covering(branch: Branch, name: str, together: PatternSet, parsed: Mapping[str, Parsed]) -> str | None:
+def _covering(
+    branch: Branch,
+    name: str,
+    together: PatternSet,
+    parsed: Mapping[str, Parsed],
+    decides: Callable[[str, str], bool],
+) -> str | None:
     """Name the first pattern before this one that covers the branch; only those that take its witness can."""
     try:
         candidates = together.matching(witness(branch))
     except EventError:
         return None
-    earlier = takewhile(lambda one: one != name, candidates)
+    earlier = (one for one in takewhile(lambda one: one != name, candidates) if decides(one, name))
     return next((e for e in earlier if any(covers(wide, branch) for wide in parsed[e].branches)), None)

@@ -1,4 +1,4 @@
-"""The hand-off as it goes over a wire: CloudEvents 1.0, structured JSON.
+"""What a runtime is sent over a wire: CloudEvents 1.0, structured JSON.
 
 The one place where a participant token becomes text. Source: cloudevents/spec v1.0.2, "JSON Event Format".
 """
@@ -8,34 +8,55 @@ from typing import Any, Final
 
 import msgspec
 
-from attachd.model import Contact, Handoff
+from attachd.model import Bot, ChatEnded, Contact, Handoff
 
 CONTENT_TYPE: Final = "application/cloudevents+json"
 ATTACHED: Final = "attachd.chat.attached.v1"
+ENDED: Final = "attachd.chat.ended.v1"
 
 _encode = msgspec.json.Encoder().encode
 
 
 def attached(handoff: Handoff, now: float) -> bytes:
     """The ``attachd.chat.attached.v1`` event: holds a credential, so send it and forget it."""
+    data = {
+        "contact": _contact(handoff.contact),
+        "bot": _bot(handoff.bot),
+        "rule": handoff.rule,
+        "generation": handoff.generation,
+        "participant": _participant(handoff),
+    }
+    return _event(ATTACHED, handoff.key, handoff.contact, data, now)
+
+
+def ended(farewell: ChatEnded, now: float) -> bytes:
+    """The ``attachd.chat.ended.v1`` event: holds no credential."""
+    data = {
+        "contact": _contact(farewell.contact),
+        "bot": _bot(farewell.bot),
+        "generation": farewell.generation,
+        "reason": farewell.reason,
+    }
+    return _event(ENDED, farewell.key, farewell.contact, data, now)
+
+
+def _event(kind: str, key: str, contact: Contact, data: dict[str, Any], now: float) -> bytes:
     return _encode(
         {
             "specversion": "1.0",
-            "type": ATTACHED,
-            "source": handoff.contact.instance_arn,
-            "subject": handoff.contact.id,
-            "id": handoff.key,
+            "type": kind,
+            "source": contact.instance_arn,
+            "subject": contact.id,
+            "id": key,
             "time": timestamp(now),
             "datacontenttype": "application/json",
-            "data": {
-                "contact": _contact(handoff.contact),
-                "bot": {"name": handoff.bot.name, "display_name": handoff.bot.display_name},
-                "rule": handoff.rule,
-                "generation": handoff.generation,
-                "participant": _participant(handoff),
-            },
+            "data": data,
         }
     )
+
+
+def _bot(bot: Bot) -> dict[str, str]:
+    return {"name": bot.name, "display_name": bot.display_name}
 
 
 def _participant(handoff: Handoff) -> dict[str, Any]:

@@ -3,7 +3,8 @@
 ``sources`` are the tables of where events come from, ``fields`` and ``secrets`` the kinds of value, ``agreement`` is between tables, ``wording`` is how errors are told.
 """
 
-from attachd.settings.loading import load
+from attachd.settings.loading import load, webhook
+from attachd.settings.routing import Active, Otherwise, Rule
 from attachd.settings.secrets import SecretRef
 from attachd.settings.sources import KinesisSource, Source, SqsSource, SweepSource
 from attachd.settings.tables import (
@@ -17,17 +18,18 @@ from attachd.settings.tables import (
     MemoryJournal,
     PythonRuntime,
     Quota,
-    Rule,
     Runtime,
     Service,
     Settings,
     SqliteJournal,
+    SqsRuntime,
     Timers,
     Waiting,
     WebhookRuntime,
 )
 
 __all__ = [
+    "Active",
     "Bot",
     "Capabilities",
     "DynamoJournal",
@@ -37,6 +39,7 @@ __all__ = [
     "KinesisSource",
     "Logging",
     "MemoryJournal",
+    "Otherwise",
     "PythonRuntime",
     "Quota",
     "Rule",
@@ -46,10 +49,12 @@ __all__ = [
     "Settings",
     "Source",
     "SqliteJournal",
+    "SqsRuntime",
     "SqsSource",
     "SweepSource",
     "Timers",
     "Waiting",
     "WebhookRuntime",
     "load",
+    "webhook",
 ]

@@ -21,28 +21,21 @@ def problems_between(data: Mapping[str, Any]) -> Iterable[str]:
     runtimes = data.get("runtimes") or {}
     if not (_tables(bots) and _tables(rules) and _tables(instances) and isinstance(runtimes, Mapping)):
         return
+    otherwise = (
+        [{"name": "otherwise", **data["otherwise"]}] if isinstance(data.get("otherwise"), Mapping) else []
+    )
     for kind, key, tables in (
         ("bots", "name", bots),
-        ("rules", "name", rules),
+        ("rules", "name", [*rules, *otherwise]),
         ("instances", "arn", instances),
     ):
         for name in _twice(table.get(key) for table in tables):
             yield f"[[{kind}]]: the {key} {name!r} stands there twice"
     known = {bot.get("name"): bot for bot in bots if isinstance(bot.get("name"), str)}
     for i, rule in enumerate(rules):
-        where = place(("rules", i, "bot"), data)
-        listed: Any = [rule["bot"]] if isinstance(rule.get("bot"), str) else rule.get("bot") or ()
-        named = [bot for bot in listed if isinstance(bot, str)]
-        yield from _unknown(where, "bot named {}", named, known)
-        yield from (f"{where}: {bot!r} stands there twice" for bot in _twice(named))
-        chosen = [known[bot] for bot in named if bot in known]
-        yield from (f"{where}: {problem}" for problem in _unfit(rule.get("when"), chosen))
-        fallback = rule.get("fallback")
-        yield from _unknown(
-            place(("rules", i, "fallback"), data), "table [runtimes.{}]", [fallback], runtimes
-        )
-        if fallback is not None and any(bot.get("runtime") == fallback for bot in chosen):
-            yield f"{place(('rules', i, 'fallback'), data)}: {fallback!r} is the bot's own runtime already"
+        yield from _of_decision(("rules", i), rule, data, known)
+    for table in otherwise:
+        yield from _of_decision(("otherwise",), table, data, known)
     for i, bot in enumerate(bots):
         where = place(("bots", i, "runtime"), data)
         yield from _unknown(where, "table [runtimes.{}]", [bot.get("runtime")], runtimes)
@@ -63,6 +56,27 @@ def _sources(source: object, sources: object) -> Iterable[str]:
     streams = [table for table in tables if table.get("type") == "kinesis"]
     for name in _twice(table.get("application", APPLICATION) for table in streams):
         yield f"[[sources]]: two streams cannot share the leases of {name!r}: give each an 'application' of its own"
+
+
+def _of_decision(
+    loc: tuple[int | str, ...], rule: Mapping[str, Any], data: Mapping[str, Any], known: Mapping[Any, Any]
+) -> Iterable[str]:
+    """A rule, or ``[otherwise]``, against the bots and runtimes that it names."""
+    chosen: list[Mapping[str, Any]] = []
+    for key in ("bot", "split"):
+        where, value = place((*loc, key), data), rule.get(key) or ()
+        named = [bot for bot in ([value] if isinstance(value, str) else value) if isinstance(bot, str)]
+        yield from _unknown(where, "bot named {}", named, known)
+        yield from (f"{where}: {bot!r} stands there twice" for bot in _twice(named))
+        chosen += [known[bot] for bot in named if bot in known]
+    where = place((*loc, "bot" if rule.get("bot") else "split"), data)
+    yield from (f"{where}: {problem}" for problem in _unfit(rule.get("when"), chosen))
+    where, fallback = place((*loc, "fallback"), data), rule.get("fallback")
+    yield from _unknown(where, "table [runtimes.{}]", [fallback], data.get("runtimes") or {})
+    if fallback is not None and any(bot.get("runtime") == fallback for bot in chosen):
+        yield f"{where}: {fallback!r} is the bot's own runtime already"
+    topic = place((*loc, "streaming_topic"), data)
+    yield from (f"{topic}: {problem}" for problem in _afar(rule, data.get("instances") or ()))
 
 
 def _twice(names: Iterable[object]) -> list[str]:

@@ -2,12 +2,15 @@
 
 import json
 import re
+from collections.abc import Mapping
+from datetime import date, datetime
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from attachd.patterns import PatternError, compile_pattern
+from attachd.schedules import Hours, time_zone
 
 _UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 _INSTANCE: Final = re.compile(r"arn:aws[\w-]*:connect:[a-z0-9-]+:\d{12}:instance/[\w-]{1,100}")
@@ -74,7 +77,7 @@ def _topic_arn(value: str) -> str:
     return value
 
 
-def _listed(value: object) -> object:
+def listed(value: object) -> object:
     """One name, or several in order of preference."""
     return [value] if isinstance(value, str) else value
 
@@ -111,6 +114,17 @@ def _runtime_url(value: str) -> str:
     return value
 
 
+def _user(value: object) -> object:
+    """A user's name, or number; from the environment it comes as text."""
+    if isinstance(value, str) and re.fullmatch("[0-9]{1,9}", value):
+        return int(value)
+    name = isinstance(value, str) and re.fullmatch(r"[^\s:/]{1,32}", value)
+    number = isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    if not (name or number):
+        raise ValueError("not a user: write its name, or its number (uid)")
+    return value
+
+
 def _listen(value: str) -> str:
     host, colon, port = value.rpartition(":")
     if not (colon and host and port.isdecimal() and int(port) < 65_536):  # noqa: PLR2004 - TCP's own
@@ -118,17 +132,59 @@ def _listen(value: str) -> str:
     return value
 
 
+def _path(value: str) -> str:
+    """A path into an event, or into the attributes beside it."""
+    if not value or any(not step for step in value.split(".")):
+        raise ValueError("not a path: write 'detail.tags.customer', or 'attributes.customer'")
+    return value
+
+
+def _names(value: object) -> object:
+    """One display name, or several by language."""
+    return {"default": value} if isinstance(value, str) else value
+
+
+def tabled(value: object) -> object:
+    """One table, or several."""
+    return [value] if isinstance(value, Mapping) else value
+
+
+def _hours(value: str) -> str:
+    Hours.of(value)
+    return value
+
+
+def _zone(value: str) -> str:
+    time_zone(value)
+    return value
+
+
+def _moment(value: object) -> object:
+    """TOML knows days without a time; as an end one could mean the first moment of it, or the last."""
+    if isinstance(value, date) and not isinstance(value, datetime):
+        raise ValueError("write the time of day, too: 2026-12-24T09:00:00")  # noqa: TRY004 - pydantic wants it
+    return value
+
+
 QueueUrl = Annotated[str, AfterValidator(_queue_url)]
 Seconds = Annotated[float, BeforeValidator(_seconds), Field(gt=0, allow_inf_nan=False)]
 Name = Annotated[str, Field(min_length=1, max_length=64)]
 Pattern = Annotated[str, BeforeValidator(_pattern)]
-Names = Annotated[tuple[Name, ...], BeforeValidator(_listed)]
+Names = Annotated[tuple[Name, ...], BeforeValidator(listed)]
+EventPath = Annotated[str, AfterValidator(_path)]
+DisplayName = Annotated[str, Field(min_length=1, max_length=256)]
+DisplayNames = Annotated[dict[str, DisplayName], BeforeValidator(_names)]
+Hour = Annotated[str, AfterValidator(_hours)]
+TimeZone = Annotated[str, AfterValidator(_zone)]
+Moment = Annotated[datetime, BeforeValidator(_moment)]
 InstanceArn = Annotated[str, AfterValidator(_instance_arn)]
 RoleArn = Annotated[str, AfterValidator(_role_arn)]
 TopicArn = Annotated[str, AfterValidator(_topic_arn)]
 Endpoint = Annotated[str, AfterValidator(_endpoint)]
 RuntimeUrl = Annotated[str, AfterValidator(_runtime_url)]
 Listen = Annotated[str, AfterValidator(_listen)]
+User = Annotated[str | int, BeforeValidator(_user)]
+ImportName = Annotated[str, Field(pattern=r"^[\w.]+:\w+$")]
 
 
 class Table(BaseModel):

@@ -15,7 +15,8 @@ from pydantic_settings import SettingsError
 
 from attachd.errors import Misconfigured
 from attachd.settings.agreement import problems_between
-from attachd.settings.tables import ENV_PREFIX, Settings
+from attachd.settings.secrets import SecretRef
+from attachd.settings.tables import ENV_PREFIX, Settings, WebhookRuntime
 from attachd.settings.wording import TABLES, did_you_mean, sentence
 
 
@@ -54,6 +55,23 @@ def _given(environ: Mapping[str, str]) -> Mapping[str, object]:
     """Tables that the environment begins: they are not missing."""
     names = (name.removeprefix(ENV_PREFIX) for name in environ if name.startswith(ENV_PREFIX))
     return {name.split("__")[0].lower(): {} for name in names}
+
+
+def webhook(url: str, *, secret_env: str | None, ca: Path | None, wants_ended: bool) -> WebhookRuntime:
+    """A runtime that stands in no file.
+
+    Raises:
+        Misconfigured: with a sentence for every error found.
+    """
+    if secret_env is None:
+        raise Misconfigured(["give the environment variable of the signing secret: --secret-env NAME"])
+    try:
+        return WebhookRuntime(
+            type="webhook", url=url, secret=(SecretRef(env=secret_env),), ca=ca, wants_ended=wants_ended
+        )
+    except ValidationError as error:
+        told = [details["msg"].removeprefix("Value error, ") for details in error.errors()]
+        raise Misconfigured([f"runtime: {sentence}" for sentence in told]) from None
 
 
 def _apt(errors: list[ErrorDetails]) -> Iterable[ErrorDetails]:

@@ -13,19 +13,22 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
+from attachd.errors import Misconfigured
 from attachd.settings.fields import (
     Endpoint,
+    ImportName,
     InstanceArn,
     Listen,
     Name,
-    Names,
-    Pattern,
+    QueueUrl,
     RoleArn,
     RuntimeUrl,
     Seconds,
     Table,
     TopicArn,
+    User,
 )
+from attachd.settings.routing import Otherwise, Rule
 from attachd.settings.secrets import SecretRefs
 from attachd.settings.sources import Source
 
@@ -144,7 +147,7 @@ class Bot(Table):
     name: Name = Field(description="what rules call it")
     display_name: str = Field(min_length=1, max_length=256, description="what the customer sees")
     runtime: Name = Field(description="one of [runtimes.…]")
-    max_chats: int | None = Field(None, ge=1, description="open chats at once, of this process")
+    max_chats: int | None = Field(None, ge=1, description="open chats at once, for each attachd")
     role: Literal["CUSTOM_BOT", "CUSTOMER"] = Field(
         "CUSTOM_BOT", description="ParticipantRole: CUSTOM_BOT for chats, CUSTOMER for WebRTC calls"
     )
@@ -168,40 +171,63 @@ class Bot(Table):
         return self
 
 
-class Rule(Table):
-    """Which bot for which chat; the first rule that matches decides."""
-
-    name: Name = Field(description="what logs call it")
-    when: Pattern = Field('{"detail":{"channel":["CHAT"]}}', description="an EventBridge event pattern")
-    bot: Names = Field(
-        min_length=1,
-        description="one of [[bots]], or several: the first whose runtime is there and has a place",
-    )
-    priority: int = Field(0, ge=-100, le=100, description="higher goes first when chats wait")
-    attach_within: Seconds = Field(60, description="an event older than this gets no bot any more")
-    fallback: Name | None = Field(
-        None,
-        description="one of [runtimes.…]: offered a participant that the bot's own runtime does not take",
-    )
-
-
 class WebhookRuntime(Table):
     """A bot behind https, http or a unix socket."""
 
     type: Literal["webhook"]
     url: RuntimeUrl = Field(description="https, http, or unix:///path")
     secret: SecretRefs = Field(min_length=1, description="signs each hand-off; several while rotated")
+    ca: Path | None = Field(None, description="of https: believe these authorities alone, a PEM file")
+    client_cert: Path | None = Field(None, description="of https: show this certificate, a PEM file")
+    client_key: Path | None = Field(
+        None, description="its private key, a PEM file, unless it stands there too"
+    )
+    peer_user: User | None = Field(
+        None, description="of a unix socket: who must listen there, a user's name or number"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+    wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if (self.ca or self.client_cert) and not self.url.startswith("https:"):
+            raise ValueError("ca and client_cert are for https://")
+        if self.client_key and not self.client_cert:
+            raise ValueError("client_key is the key of a client_cert, which is missing")
+        if self.peer_user is not None and not self.url.startswith("unix:"):
+            raise ValueError("peer_user is for unix://")
+        return self
+
+
+class SqsRuntime(Table):
+    """A bot behind an SQS queue; what it is handed is sealed for its key."""
+
+    type: Literal["sqs"]
+    queue_url: QueueUrl = Field(description="the queue, standard or FIFO; it is never created")
+    public_key: Path = Field(
+        description="the bot's public key, PEM or JWK: EC P-256, or RSA from 2048 bits on"
+    )
+    timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
+    max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+    wants_ended: bool = Field(default=False, description="it is told of chats of its that are over")
 
 
 class PythonRuntime(Table):
     """A bot in this process."""
 
     type: Literal["python"]
-    callable: str = Field(pattern=r"^[\w.]+:\w+$", description="package.module:name of an async callable")
+    callable: ImportName = Field(description="package.module:name of an async callable that takes a chat")
+    ended: ImportName | None = Field(
+        None, description="the same, of one that is told of its chats that are over"
+    )
     timeout: Annotated[Seconds, Field(le=10)] = Field(3, description="for one try")
     max_handoffs: int = Field(100, ge=1, le=10_000, description="chats on their way to it at once")
+
+    @property
+    def wants_ended(self) -> bool:
+        """Whether it is told of chats that are over."""
+        return self.ended is not None
 
 
 class Service(Table):
@@ -228,7 +254,7 @@ class Logging(Table):
 
 
 Journal = Annotated[MemoryJournal | SqliteJournal | DynamoJournal, Field(discriminator="type")]
-Runtime = Annotated[WebhookRuntime | PythonRuntime, Field(discriminator="type")]
+Runtime = Annotated[WebhookRuntime | SqsRuntime | PythonRuntime, Field(discriminator="type")]
 
 
 class Settings(BaseSettings):
@@ -250,6 +276,7 @@ class Settings(BaseSettings):
     instances: tuple[Instance, ...] = ()
     bots: tuple[Bot, ...] = Field(min_length=1)
     rules: tuple[Rule, ...] = Field(min_length=1)
+    otherwise: Otherwise | None = None
     runtimes: dict[Name, Runtime] = Field(min_length=1)
     service: Service = Service()
     health: Health = Health()
@@ -259,6 +286,17 @@ class Settings(BaseSettings):
     def origins(self) -> tuple[Source, ...]:
         """Where events come from: [source], or each of [[sources]]."""
         return self.sources if self.source is None else (self.source,)
+
+    def runtime(self, name: str) -> Runtime:
+        """The runtime of this name.
+
+        Raises:
+            Misconfigured: there is none.
+        """
+        if name not in self.runtimes:
+            there = ", ".join(sorted(self.runtimes))
+            raise Misconfigured([f"there is no table [runtimes.{name}]; there are {there}"])
+        return self.runtimes[name]
 
     @classmethod
     def settings_customise_sources(

@@ -10,6 +10,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
+from attachd.settings.routing import Active, Otherwise, Rule
 from attachd.settings.sources import DEFAULT_SOURCE, SOURCES
 from attachd.settings.tables import (
     Bot,
@@ -20,10 +21,10 @@ from attachd.settings.tables import (
     MemoryJournal,
     PythonRuntime,
     Quota,
-    Rule,
     Service,
     Settings,
     SqliteJournal,
+    SqsRuntime,
     Timers,
     Waiting,
     WebhookRuntime,
@@ -38,8 +39,9 @@ TABLES: Final[Mapping[str, tuple[type[BaseModel], ...]]] = {
     "waiting": (Waiting,),
     "instances": (Instance, Quota),
     "bots": (Bot, Timers),
-    "rules": (Rule,),
-    "runtimes": (WebhookRuntime, PythonRuntime),
+    "rules": (Rule, Active),
+    "otherwise": (Otherwise,),
+    "runtimes": (WebhookRuntime, SqsRuntime, PythonRuntime),
     "service": (Service,),
     "health": (Health,),
     "logging": (Logging,),
@@ -94,7 +96,11 @@ def place(loc: tuple[int | str, ...], data: Mapping[str, Any]) -> str:
 def _keys(loc: tuple[int | str, ...]) -> list[str]:
     if len(loc) == 1:
         return list(Settings.model_fields)
-    return sorted({key for model in TABLES.get(str(loc[0]), ()) for key in model.model_fields})
+    return sorted({key for model in TABLES.get(str(loc[0]), ()) for key in _spelled(model)})
+
+
+def _spelled(model: type[BaseModel]) -> Iterable[str]:
+    return (field.alias or key for key, field in model.model_fields.items())
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

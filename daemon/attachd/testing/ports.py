@@ -18,6 +18,7 @@ from attachd.model import (
     Acknowledge,
     AttachRequest,
     Beat,
+    ChatEnded,
     Connection,
     ContactState,
     Delivery,
@@ -137,6 +138,9 @@ class MemoryConnect:
         described: the contacts asked for, in order.
         faults: exceptions to raise from the next calls of ``attach``, before any effect.
         connect_faults: the same for ``connect``.
+        attributes: user attributes by initial contact.
+        attributes_read: the initial contacts whose attributes were asked for, in order.
+        attribute_faults: exceptions to raise from the next calls of ``read_attributes``.
         lapse_seconds: a participant that has not connected by then is dropped, as Connect does after 15 s; never unless
             set, since runtimes in memory do not connect unless told to.
         marker: what every token begins with, to be searched for.
@@ -151,6 +155,9 @@ class MemoryConnect:
     described: list[str] = field(default_factory=list)
     faults: deque[Exception] = field(default_factory=deque)
     connect_faults: deque[Exception] = field(default_factory=deque)
+    attributes: dict[str, dict[str, str]] = field(default_factory=dict)
+    attributes_read: list[str] = field(default_factory=list)
+    attribute_faults: deque[Exception] = field(default_factory=deque)
     lapse_seconds: float = inf
     marker: str = "token"
     _connected: set[str] = field(default_factory=set)
@@ -204,6 +211,14 @@ class MemoryConnect:
         await anyio.lowlevel.checkpoint()
         self.timers[contact_id] = dict(timers)
 
+    async def read_attributes(self, _instance_id: str, initial_contact_id: str) -> Mapping[str, str]:
+        """See ``ports.Attacher``."""
+        await anyio.lowlevel.checkpoint()
+        self.attributes_read.append(initial_contact_id)
+        if self.attribute_faults:
+            raise self.attribute_faults.popleft()
+        return self.attributes.get(initial_contact_id, {})
+
     async def connect(self, participant: Participant) -> Connection:
         """See ``ports.Attacher``."""
         await anyio.lowlevel.checkpoint()
@@ -231,14 +246,16 @@ class MemoryRuntime:
 
     Attributes:
         accepted: what it took, by key.
+        ends: the chats that it was told were over, by key.
         offers: the keys of every offer, in order, refused ones too.
-        faults: exceptions to raise from the next offers.
-        down: as long as it is set, every offer and every probe fails with it.
+        faults: exceptions to raise when it is next offered or told something.
+        down: as long as it is set, every offer, every end and every probe fails with it.
         chats: how many chats it says to have; nothing unless set.
         connect: where its bots join when they accept; nowhere unless set.
     """
 
     accepted: dict[str, Handoff] = field(default_factory=dict)
+    ends: dict[str, ChatEnded] = field(default_factory=dict)
     offers: list[str] = field(default_factory=list)
     faults: deque[Transient | Permanent] = field(default_factory=deque)
     down: Transient | None = None
@@ -248,15 +265,23 @@ class MemoryRuntime:
     async def offer(self, handoff: Handoff) -> int | None:
         """See ``ports.Runtime``."""
         self.offers.append(handoff.key)
+        await self._answer()
+        if self.connect is not None and handoff.key not in self.accepted:
+            self.connect.join(handoff.participant)
+        self.accepted.setdefault(handoff.key, handoff)
+        return self.chats
+
+    async def ended(self, farewell: ChatEnded) -> None:
+        """See ``ports.Runtime``."""
+        await self._answer()
+        self.ends.setdefault(farewell.key, farewell)
+
+    async def _answer(self) -> None:
         await anyio.lowlevel.checkpoint()
         if self.down is not None:
             raise self.down
         if self.faults:
             raise self.faults.popleft()
-        if self.connect is not None and handoff.key not in self.accepted:
-            self.connect.join(handoff.participant)
-        self.accepted.setdefault(handoff.key, handoff)
-        return self.chats
 
     async def probe(self) -> None:
         """See ``ports.Runtime``."""

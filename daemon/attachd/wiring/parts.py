@@ -1,7 +1,11 @@
 """One thing from one table of the configuration each. Nothing is opened here."""
 
 import os
+import secrets
 import time
+from base64 import b64encode
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from importlib.metadata import version
 from math import inf
 from typing import Final
@@ -10,6 +14,7 @@ from aiobotocore.session import AioSession
 
 from attachd import aws
 from attachd import settings as s
+from attachd.conformance import Make, Subject
 from attachd.errors import Misconfigured
 from attachd.journals.dynamodb import DynamoJournal
 from attachd.journals.memory import MemoryJournal
@@ -17,27 +22,48 @@ from attachd.journals.sqlite import SqliteJournal
 from attachd.model import Bot, Recipe, Secret
 from attachd.patterns import compile_pattern
 from attachd.ports import Journal
-from attachd.rules import Rule, Rules
+from attachd.rule import Chance, Looks, Rule
+from attachd.rules import Rules
 from attachd.runtimes.python import PythonRuntime, load
+from attachd.runtimes.seal import Seal
+from attachd.runtimes.sqs import SqsRuntime
+from attachd.runtimes.tls import Tls
 from attachd.runtimes.webhook import WebhookRuntime
 from attachd.service import Limits
 
+_ANY_CHAT: Final = '{"detail":{"channel":["CHAT"]}}'
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
 
 def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
     """The rules in force under a configuration; if so asked, for events of any age."""
     bots = {table.name: _bot(table) for table in config.bots}
-    return Rules(
-        Rule(
-            name=table.name,
-            when=compile_pattern(table.when),
-            bots=tuple(bots[name] for name in table.bot),
-            priority=table.priority,
-            patience=inf if any_age else table.attach_within,
-            fallback=table.fallback,
+    made = [
+        replace(
+            _decision(table.name, table.when, table, bots, table.percent),
+            active=tuple(active.window() for active in table.active),
         )
         for table in config.rules
+    ]
+    if config.otherwise is not None:
+        made.append(_decision("otherwise", _ANY_CHAT, config.otherwise, bots))
+    return Rules(replace(rule, patience=inf) if any_age else rule for rule in made)
+
+
+def _decision(
+    name: str, when: str, table: s.Rule | s.Otherwise, bots: Mapping[str, Bot], percent: float = 100
+) -> Rule:
+    arms = tuple((bots[arm], weight) for arm, weight in table.split.items())
+    return Rule(
+        name=name,
+        when=compile_pattern(when),
+        bots=tuple(bots[one] for one in table.bot),
+        priority=table.priority,
+        patience=table.attach_within,
+        fallback=table.fallback,
+        chance=Chance(arms, percent, table.sticky, table.salt),
+        looks=Looks(table.display_name, table.language, table.streaming_topic),
+        include=frozenset(table.include),
     )
 
 
@@ -69,16 +95,56 @@ def check(config: s.Settings) -> None:
         raise Misconfigured(problems)
 
 
-def runtime(table: s.Runtime) -> WebhookRuntime | PythonRuntime:
-    """A runtime; its secrets are read, its callable is imported."""
+def runtime(
+    table: s.Runtime, *, now: Callable[[], float] = time.time, forged: bool = False
+) -> WebhookRuntime | SqsRuntime | PythonRuntime:
+    """A runtime; its secrets and keys are read, its callable is imported.
+
+    Args:
+        table: its table.
+        now: the wall clock.
+        forged: sign with a secret that nobody knows, to see whether that is noticed.
+    """
     match table:
         case s.WebhookRuntime():
-            secrets: list[Secret] = [reference.read() for reference in table.secret]
+            signing = [reference.read() for reference in table.secret]
             return WebhookRuntime(
-                table.url, secrets, timeout_seconds=table.timeout, now=time.time, user_agent=USER_AGENT
+                table.url,
+                [Secret(new_secret())] if forged else signing,
+                timeout_seconds=table.timeout,
+                wants_ended=table.wants_ended,
+                tls=Tls(table.ca, table.client_cert, table.client_key),
+                peer_user=table.peer_user,
+                now=now,
+                user_agent=USER_AGENT,
+            )
+        case s.SqsRuntime():
+            return SqsRuntime(
+                aws.session(os.environ),
+                table.queue_url,
+                Seal(table.public_key),
+                timeout_seconds=table.timeout,
+                wants_ended=table.wants_ended,
+                now=now,
+                user_agent=USER_AGENT,
             )
         case s.PythonRuntime():
-            return PythonRuntime(load(table.callable), timeout_seconds=table.timeout)
+            ended = load(table.ended, "farewell") if table.ended is not None else None
+            return PythonRuntime(load(table.callable), ended=ended, timeout_seconds=table.timeout)
+
+
+def examined(table: s.Runtime) -> Make:
+    """The runtime of a table, as ``conformance`` wants to make it."""
+
+    def make(*, skew: float = 0.0, forged: bool = False) -> Subject:
+        return runtime(table, now=lambda: time.time() - skew, forged=forged)
+
+    return make
+
+
+def new_secret() -> str:
+    """A signing secret as Standard Webhooks has them: 32 random bytes."""
+    return "whsec_" + b64encode(secrets.token_bytes(32)).decode()
 
 
 def journal(config: s.Settings, session: AioSession) -> Journal:

@@ -39,6 +39,7 @@ class Sources:
         progress: where their tasks report.
         metrics: where streams show how they do.
         stall_seconds: how long one may be silent.
+        shadow: none that calls Connect, and nothing is quarantined: a rehearsal's queue is its own, to throw away.
     """
 
     sessions: NewSession
@@ -47,10 +48,11 @@ class Sources:
     progress: Progress
     metrics: Metrics
     stall_seconds: float
+    shadow: bool = False
 
-    def of(self, config: s.Settings, *, shadow: bool) -> list[Source]:
-        """Every source that is configured; but for those that call Connect, in a rehearsal."""
-        tables = [table for table in config.origins if not (shadow and isinstance(table, s.SweepSource))]
+    def of(self, config: s.Settings) -> list[Source]:
+        """Every source that is configured."""
+        tables = [t for t in config.origins if not (self.shadow and isinstance(t, s.SweepSource))]
         return [self._source(table, config) for table in tables]
 
     def _source(self, table: s.Source, config: s.Settings) -> Source:
@@ -123,9 +125,9 @@ class Sources:
         )
 
     def _aside(self, url: str | None) -> SqsQuarantine | None:
-        return (
-            None if url is None else SqsQuarantine(self.sessions, url, dice=self.dice, user_agent=USER_AGENT)
-        )
+        if url is None or self.shadow:
+            return None
+        return SqsQuarantine(self.sessions, url, dice=self.dice, user_agent=USER_AGENT)
 
 
 async def create_leases(config: s.Settings) -> list[str]:

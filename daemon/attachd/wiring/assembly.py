@@ -1,0 +1,180 @@
+"""Everything that a configuration asks for, put together and opened."""
+
+import os
+import random
+import time
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Final
+
+from attachd import aws, traces
+from attachd import settings as s
+from attachd.claims import Claims
+from attachd.gates import Gates, RuntimeGate
+from attachd.instances import Instances
+from attachd.journals.memory import MemoryJournal
+from attachd.metrics import Metrics
+from attachd.pipeline import Pipeline
+from attachd.progress import Progress
+from attachd.replicas import Replicas
+from attachd.service import Service
+from attachd.shadow import ShadowRuntime
+from attachd.sources.file import FileSource
+from attachd.wiring import parts
+from attachd.wiring.connects import Connects
+from attachd.wiring.sources import Sources
+
+
+@dataclass(frozen=True)
+class Mode:
+    """How to run, if not as configured.
+
+    Attributes:
+        rehearsal: everything but the calls: decisions are made and logged, no participant is, and the journal is
+            forgotten.
+        events: these instead of the configured sources'; attachd ends with them.
+        any_age: no event is too old for a bot.
+    """
+
+    rehearsal: bool = False
+    events: FileSource | None = None
+    any_age: bool = False
+
+
+AS_CONFIGURED: Final = Mode()
+
+
+@dataclass(frozen=True)
+class App:
+    """A service and what is served beside it."""
+
+    service: Service
+    pipeline: Pipeline
+    metrics: Metrics
+    progress: Progress
+    instances: Instances
+    gates: Gates
+    connects: Connects
+
+    @property
+    def trouble(self) -> list[str]:
+        """Why chats get no bot at the moment, a sentence each; none when they do."""
+        return [*self.service.trouble, *self.instances.trouble, *self.gates.trouble]
+
+    @property
+    def waiting(self) -> int:
+        """Chats that wait for a token or a runtime."""
+        return self.connects.waiting
+
+
+@asynccontextmanager
+async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
+    """Everything that a configuration asks for, opened; closed in reverse order at the end.
+
+    Args:
+        config: the configuration.
+        mode: how to run.
+
+    Raises:
+        Misconfigured: something it asks for is not there.
+    """
+    metrics, progress, dice = Metrics(), Progress(time.monotonic), random.Random()
+    async with AsyncExitStack() as stack:
+        trace = stack.enter_context(traces.exporting())
+        shadow = mode.rehearsal
+        journal = MemoryJournal() if shadow else parts.journal(config, aws.session(os.environ))
+        await stack.enter_async_context(journal.open())
+        connects = Connects(config, metrics, stack, shadow=shadow)
+        instances = Instances(
+            connects.instance, partial(progress.reporter, within_seconds=config.service.stall)
+        )
+        replicas = Replicas(
+            journal,
+            owner := uuid.uuid4().hex,
+            seats=lambda: connects.seats,
+            waiting=lambda: connects.waiting,
+            on_share=connects.share,
+        )
+        await stack.enter_async_context(replicas.joined())
+        claims = Claims(
+            journal, owner, time.time, alive=replicas.alive, generations=config.waiting.generations
+        )
+        gates = await _gates(config, stack, instances, claims, metrics, shadow=shadow)
+        pipeline = Pipeline(
+            rules=parts.rules(config, any_age=mode.any_age),
+            claims=claims,
+            instances=instances,
+            gates=gates,
+            metrics=metrics,
+            now=time.time,
+            dice=dice,
+            leave_when_queued=config.waiting.leave_when_queued,
+        )
+        sources = Sources(
+            partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall, shadow
+        )
+        service = Service(
+            sources=sources.of(config) if mode.events is None else [mode.events],
+            pipeline=pipeline,
+            background={
+                "instances": instances.run,
+                "runtimes": gates.run,
+                "replicas": replicas.run,
+                "journal": partial(claims.compact, config.service.keep),
+            },
+            metrics=metrics,
+            progress=progress,
+            limits=parts.limits(config.service),
+            dice=dice,
+            trace=trace,
+        )
+        for table in config.instances:
+            await instances.of(table.arn)
+        connects.serve()
+        yield App(service, pipeline, metrics, progress, instances, gates, connects)
+
+
+async def _gates(
+    config: s.Settings,
+    stack: AsyncExitStack,
+    instances: Instances,
+    claims: Claims,
+    metrics: Metrics,
+    *,
+    shadow: bool,
+) -> Gates:
+    gates = Gates(
+        [await _gate(name, table, stack, shadow=shadow) for name, table in config.runtimes.items()],
+        caps(config),
+        instances.stir,
+        claims.over,
+    )
+    for name, gate in gates.runtimes.items():
+        metrics.circuits.labels("runtime", name).set_function(partial(_open, gate))
+    watch_bots(metrics, gates, config)
+    return gates
+
+
+async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:
+    runtime = ShadowRuntime() if shadow else parts.runtime(table)
+    await stack.enter_async_context(runtime.open())
+    return RuntimeGate(name, runtime, table.max_handoffs)
+
+
+def _open(gate: RuntimeGate) -> bool:
+    return not gate.circuit.closed
+
+
+def caps(config: s.Settings) -> dict[str, float]:
+    """How many chats each bot may have open."""
+    return {bot.name: bot.max_chats or inf for bot in config.bots}
+
+
+def watch_bots(metrics: Metrics, gates: Gates, config: s.Settings) -> None:
+    """Have every bot's open chats measured."""
+    for bot in config.bots:
+        metrics.open_chats.labels(bot.name).set_function(partial(gates.open_chats, bot.name))
