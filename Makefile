@@ -5,7 +5,7 @@ READY  := .venv/.ready
 # Much of the suite waits on real clocks: more workers than cores. WORKERS=0 runs in one process.
 WORKERS ?= 6
 
-.PHONY: help demo test check fix bench docs lock clean
+.PHONY: help demo test check fix bench soak docs lock clean
 .DEFAULT_GOAL := help
 
 help:            ## what can be made
@@ -38,6 +38,9 @@ bench: $(READY)  ## what it measures against its peers, in one run
 	@$(BIN)/python bench/patterns.py
 	@$(BIN)/python bench/burst.py
 	@$(BIN)/python bench/simulator.py
+
+soak: $(READY)   ## a million events through each kind of source; about ten minutes
+	@$(BIN)/python bench/soak.py
 
 docs: $(READY)   ## write docs/reference.md from the code
 	@$(BIN)/python docs/generate.py

@@ -197,6 +197,19 @@ async def test_a_journal_that_does_not_answer_breaks_the_sweep_off_and_loses_no_
         assert ids(await received(source, 10)) == ["lost"]
 
 
+async def test_no_more_is_looked_for_before_the_line_has_taken_what_was_found_and_that_is_no_standing_still() -> (
+    None
+):
+    world = World()
+    world.listing.chats = [chat(f"c-{n}") for n in range(300)]
+    async with (source := world.source()).open():
+        await anyio.sleep(1000)
+        assert len(world.listing.asked_at) == 1
+        assert world.progress.stalled() == []
+        world.listing.chats = [chat(f"d-{n}") for n in range(300)]
+        assert len(await received(source, 300)) == 400  # the page that waited, and those that are there
+
+
 async def test_a_sweep_that_is_stuck_is_named() -> None:
     world = World()
 

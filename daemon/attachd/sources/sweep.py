@@ -105,6 +105,7 @@ class SweepSource:
         dice: random.Random,
     ) -> None:
         self.name = name
+        self._task = f"sweep {name}"
         self._search = search
         self._journal = journal
         self._pace = pace
@@ -118,6 +119,7 @@ class SweepSource:
         self._number = count()
         self._trouble: Transient | None = None
         self._arrived = anyio.Event()
+        self._taken = anyio.Event()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -158,14 +160,15 @@ class SweepSource:
             due.append(heapq.heappop(self._later)[2])
         while len(due) < limit and self._ready:
             due.append(self._ready.popleft())
+        if not self._ready:
+            self._taken.set()
         return due
 
     # ── the sweep ──────────────────────────────────────────────────────────────────────────────
 
     async def _sweep_forever(self) -> None:
-        task = f"sweep {self.name}"
         within = self._pace.every_seconds + self._pace.stall_seconds
-        report = self._progress.reporter(task, within)
+        report = self._progress.reporter(self._task, within)
         try:
             while True:
                 begun = anyio.current_time()
@@ -183,7 +186,7 @@ class SweepSource:
                     )
                 await anyio.sleep_until(begun + self._pace.every_seconds)
         finally:
-            self._progress.done(task)
+            self._progress.done(self._task)
 
     async def _sweep(self, report: Callable[[], None]) -> None:
         """Look at every chat of the window once; say what was found."""
@@ -198,10 +201,19 @@ class SweepSource:
             looked_at += page.looked_at
             for contact in page.open_chats:
                 found += await self._look_at(contact)
+            await self._handed_out()
+            report()
             if (token := page.next) is None or not page.looked_at:
                 break
         tell = log.warning if found else log.debug
         tell("sweep.done", source=self.name, looked_at=looked_at, found=found)
+
+    async def _handed_out(self) -> None:
+        """Look for no more before the line has taken what was found; what keeps the line is not the sweep's standing still."""
+        if self._ready:
+            self._progress.done(self._task)
+            self._taken = anyio.Event()
+            await self._taken.wait()
 
     async def _page(self, since: float, until: float, token: str | None) -> Page:
         async def once() -> Page:
