@@ -114,7 +114,7 @@ def test_the_events_in_the_docs_are_those_that_are_sent(contact_event: Callable[
         ),
         connect_by=event.time + 15,
     )
-    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot, handoff.generation, "ended")
+    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot.name, handoff.generation, "ended")
     shown, shown_at_the_end = blocks(ROOT / "docs" / "runtimes.md", "json")
     assert json.loads(shown) == json.loads(payload.attached(handoff, event.time))
     assert json.loads(shown_at_the_end) == json.loads(payload.ended(farewell, event.time))
