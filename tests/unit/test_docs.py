@@ -184,3 +184,14 @@ def _keys(table: Any, path: str = "") -> Iterator[str]:
     elif isinstance(table, list | tuple):
         for item in table:
             yield from _keys(item, path)
+
+
+def test_every_clause_of_the_delivery_contract_is_held_by_a_test_that_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "delivery-contract.md").read_text()))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 15
+    assert named <= there, named - there
