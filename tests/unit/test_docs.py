@@ -36,6 +36,11 @@ def test_the_reference_is_what_make_docs_writes() -> None:
     assert (ROOT / "docs" / "reference.md").read_text() == written, "run `make docs`"
 
 
+def test_the_plan_of_the_house_is_what_make_docs_writes() -> None:
+    written = runpy.run_path(str(ROOT / "docs" / "rooms.py"))["plan"]()
+    assert (ROOT / "docs" / "rooms.md").read_text() == written, "run `make docs`"
+
+
 def test_the_configuration_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
     [block] = blocks(ROOT / "README.md", "toml")
     path = tmp_path / "attachd.toml"
