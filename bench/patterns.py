@@ -48,6 +48,21 @@ def main() -> None:
             )
             table.add_row(f"{count:,}", *shown)
         console.print(table)
+    table = Table(
+        "arrays", "objects", "matches", "does not", title="four fields over arrays of objects: ms an event"
+    )
+    for name, asked in (("one", 1), ("one in each of 40", 40)):
+        nested = {"a": [{"b": [_record(n, m) for m in range(40)]} for n in range(asked)]}
+        fields = {f"f{n}": [{"prefix": "4"}, "0-0"] for n in range(4)}
+        patterns = [{"a": {"b": {**fields, "f3": [last]}}} for last in ("0-0", "0-1")]
+        matchers = [PatternSet({"one": json.dumps(pattern)}).matching for pattern in patterns]
+        spent = [f"{1000 / rate(matcher, [nested]):.2f}" for matcher in matchers]
+        table.add_row(name, f"{40 * asked:,}", *spent)
+    console.print(table)
+
+
+def _record(outer: int, inner: int) -> dict[str, str]:
+    return {f"f{n}": f"{outer}-{inner}" for n in range(4)}
 
 
 def exact(number: int) -> dict[str, Any]:

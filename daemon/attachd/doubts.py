@@ -36,7 +36,7 @@ def doubts(config: s.Settings, now: float) -> list[Finding]:
         return (
             one.percent == 100  # noqa: PLR2004 - all of them
             and (not one.active or one.active == other.active)
-            and (one.no_bot or set(one.include) >= set(other.include))
+            and _takes(one) >= _takes(other)
             and channels[earlier] in {None, channels[later]}
         )
 
@@ -47,6 +47,11 @@ def doubts(config: s.Settings, now: float) -> list[Finding]:
         )
     order = {name: number for number, name in enumerate(tables)}
     return sorted(found, key=lambda finding: order[finding.name])
+
+
+def _takes(table: s.Rule) -> set[str]:
+    """Which of the kinds that are left out otherwise; a rule for no bot leaves nothing out."""
+    return set(safety.INCLUDABLE) if table.no_bot else set(table.include)
 
 
 def _channel(table: s.Rule, config: s.Settings) -> str | None:

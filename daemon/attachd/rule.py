@@ -18,6 +18,7 @@ from attachd.patterns.event import Wanted, flatten
 
 #: Where attributes stand beside the event: ``attributes.vip``.
 ATTRIBUTES: Final = "attributes"
+_LONGEST_TAG: Final = 64  # of a text that somebody else wrote; RFC 5646 asks for room for 35
 INITIAL_CONTACT: Final = "detail.initialContactId"
 
 
@@ -127,7 +128,10 @@ def stopped(rule: Rule, seen: Seen) -> tuple[str, str]:
         return "active", schedules.told(event.time, rule.active)
     chance = rule.chance
     if chance.percent < 100 and not splits.within(chance.percent, _salt(rule), seen.key(rule)):  # noqa: PLR2004 - all
-        return "percent", f"it is for {chance.percent:g} of 100, and {seen.key(rule)!r} is not among them"
+        return (
+            "percent",
+            f"it is for {chance.percent:g} of 100 by {chance.sticky}, and this is not among them",
+        )
     return "", ""
 
 
@@ -170,7 +174,7 @@ def _dressed(bot: Bot, looks: Looks, seen: Seen) -> Bot:
 def _lookup(language: str, tags: Iterable[str]) -> str:
     """The longest of the tags that a language tag begins with (RFC 4647, lookup); ``default`` if there is none."""
     known = set(tags)
-    subtags = language.replace("_", "-").casefold().split("-")
+    subtags = language[:_LONGEST_TAG].replace("_", "-").casefold().split("-")
     while subtags:
         if (tag := "-".join(subtags)) in known:
             return tag
@@ -184,7 +188,7 @@ def gives(rule: Rule, seen: Seen) -> str:
         chosen = choice(rule, seen)
     except Permanent:
         return "every field matches: no bot"
-    split = f"; split by {seen.key(rule)!r}" if rule.chance.arms else ""
+    split = f"; split by {rule.chance.sticky}" if rule.chance.arms else ""
     return f"every field matches: {', '.join(bot.name for bot in chosen.bots)}{split}"
 
 

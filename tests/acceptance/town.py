@@ -189,17 +189,23 @@ class Town:
 
 @asynccontextmanager
 async def town(
-    folder: Path, robot: Robot, *, visibility: str = "10s", marker: str = "simulated", level: str = "debug"
+    folder: Path,
+    robot: Robot,
+    *,
+    visibility: str = "10s",
+    marker: str = "simulated",
+    level: str = "debug",
+    simulate: tuple[str, ...] = ("--events", "eventbridge:default"),
 ) -> AsyncIterator[Town]:
-    """Build one; ``robot`` serves in it."""
+    """Build one; ``robot`` serves in it, ``simulate`` are the simulator's options."""
     async with AsyncExitStack() as stack:
         embedded = stack.enter_context(aws.embedded(shipped("config/eventbridge-rule.json")))
-        simulate = processes.attachd(
-            *("simulate", "--events", "eventbridge:default", "--token-marker", marker),
+        command = processes.attachd(
+            *("simulate", "--token-marker", marker, *simulate),
             *("--instance-arn", f"arn:aws:connect:{aws.REGION}:111122223333:instance/{INSTANCE_ID}"),
         )
         simulator = await stack.enter_async_context(
-            processes.running("simulator", simulate, embedded.environment, folder, says="simulated at")
+            processes.running("simulator", command, embedded.environment, folder, says="simulated at")
         )
         await stack.enter_async_context(robot.serving(simulator.url))
         config = folder / "attachd.toml"

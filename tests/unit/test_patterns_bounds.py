@@ -192,9 +192,13 @@ def test_tangled_arrays_are_refused_for_all_patterns_together() -> None:
 def test_keeping_elements_apart_counts_among_the_tests() -> None:
     places = [Place(0, 0, 0), Place(1, 0, 1), Place(1, 0, 1)]
     needs = [Need(frozenset([place]), None) for place in (1, 2)]
-    assert first_contradiction(needs, FlatEvent({}, places, tests_left=10)) == 1
+    assert first_contradiction(needs, FlatEvent({}, places, tests_left=2)) == 1
     with pytest.raises(EventError, match="tests"):
-        first_contradiction(needs, FlatEvent({}, places, tests_left=9))
+        first_contradiction(needs, FlatEvent({}, places, tests_left=1))
+    tangled = [needs[0], Need(frozenset([2]), frozenset([2]))]  # what may be absent has to be tried out
+    assert first_contradiction(tangled, FlatEvent({}, places, tests_left=15)) is None
+    with pytest.raises(EventError, match="tests"):
+        first_contradiction(tangled, FlatEvent({}, places, tests_left=14))
 
 
 def test_what_is_excluded_counts_among_the_tests() -> None:
@@ -248,3 +252,11 @@ def test_depth_beyond_the_stack_is_refused() -> None:
         compile_pattern('{"a": [1]}').matches({"a": DEEP})
     with pytest.raises(EventError):
         PatternSet({"deep": '{"a": [1]}'}).matching('{"a": ' + "[" * 100_000)
+
+
+def test_a_list_of_more_objects_than_values_are_allowed_is_refused() -> None:
+    one = {"b": 1, "c": 2}
+    pattern = compile_pattern('{"a": {"b": [1]}}')
+    assert pattern.matches({"a": [one] * 80_000})
+    with pytest.raises(EventError, match="values"):
+        pattern.matches({"a": [one] * 90_000})

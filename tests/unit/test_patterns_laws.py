@@ -10,6 +10,7 @@ import random
 from collections.abc import Iterator
 from contextlib import suppress
 from decimal import Decimal
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from attachd.patterns import EventError, PatternError, PatternSet, compile_pattern
+from attachd.patterns.event import Wanted, flatten
 
 QUICK = settings(max_examples=300, deadline=None, derandomize=True, database=None)
 
@@ -268,6 +270,61 @@ def test_array_consistency_agrees_with_the_naive_matcher(
     assert compiled.matches(event) == expected
     assert compiled.matches(json.dumps(event)) == expected
     assert (compiled.explain(event) is None) == expected
+
+
+def records(inner: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
+    """Lists of objects, most of one shape."""
+    return st.lists(st.dictionaries(KEYS, inner, min_size=1, max_size=3), min_size=1, max_size=3)
+
+
+RECORDS = st.dictionaries(KEYS, records(SHAPED_LEAVES | records(SHAPED_LEAVES)), min_size=1, max_size=2)
+
+
+@QUICK
+@given(pattern=objects(SHAPES | fields(SHAPES | fields(SHAPES))), event=RECORDS)
+def test_lists_of_objects_are_kept_apart_as_the_naive_matcher_does(
+    pattern: dict[str, Any], event: dict[str, Any]
+) -> None:
+    compiled = compile_pattern(json.dumps(pattern))
+    expected = naive_matches(pattern, event)
+    assert compiled.matches(event) == expected
+    assert (compiled.explain(event) is None) == expected
+
+
+def veiled(part: Any) -> Any:
+    """The same event, its objects of a type that is read one by one."""
+    if isinstance(part, dict):
+        return MappingProxyType({key: veiled(value) for key, value in part.items()})
+    return [veiled(value) for value in part] if isinstance(part, list) else part
+
+
+def standing(event: Any, paths: list[str]) -> dict[str, list[str]]:
+    """Each value with the elements around it: which one of its array, and so on outwards."""
+    flat = flatten(event, Wanted.of(paths))
+
+    def chain(place: int) -> list[int]:
+        outwards: list[int] = []
+        while place:
+            array, around, _ = flat.places[place]
+            first = next(n for n, other in enumerate(flat.places) if n and other.array == array)
+            outwards.append(place - first)
+            place = around
+        return outwards
+
+    return {
+        path: sorted(f"{value!r} {chain(place)}" for value, place in found)
+        for path, found in flat.values.items()
+    }
+
+
+@QUICK
+@given(
+    event=RECORDS | EVENTS, paths=st.lists(st.lists(KEYS, min_size=1, max_size=3).map(".".join), min_size=1)
+)
+def test_lists_of_objects_are_read_field_by_field_as_one_by_one(
+    event: dict[str, Any], paths: list[str]
+) -> None:
+    assert standing(event, paths) == standing(veiled(event), paths)
 
 
 @settings(QUICK, max_examples=150)

@@ -118,6 +118,13 @@ def test_chats_beyond_a_rules_share_go_on_to_the_next_rule(key: str, percent: fl
     assert chosen(rules, event(of=key)).rule == ("share" if within(percent, "share", key) else "rest")
 
 
+def test_why_a_chat_is_beyond_a_share_does_not_tell_whose_it_is() -> None:
+    rules = Rules([rule(chance=Chance(percent=0, sticky="detail.customerId"))])
+    with pytest.raises(Permanent, match=r"it is for 0 of 100 by detail\.customerId") as none:
+        rules.choose(event({"customerId": "Cleo"}))
+    assert "Cleo" not in str(none.value)
+
+
 def test_rules_with_one_salt_draw_alike() -> None:
     one, other = (Rules([rule(name, bots="", chance=split(a=1, b=1, salt="s"))]) for name in ("x", "y"))
     assert all(bots(one, event(of=f"c-{n}")) == bots(other, event(of=f"c-{n}")) for n in range(50))
@@ -267,6 +274,7 @@ def test_asked_or_not_asked_the_decision_is_the_same(
         ("d", "Ava"),
         ("", "Ava"),
         ("default", "Ava"),
+        ("x-" * 500_000, "Ava"),
     ],
 )
 def test_the_display_name_is_that_of_the_chats_language(tag: str, name: str) -> None:

@@ -165,6 +165,11 @@ def test_a_rule_that_includes_more_or_joins_another_channel_is_left_something(tm
     assert doubts(load(tmp_path, other), NOW) == []
 
 
+def test_a_rule_for_no_bot_takes_what_the_one_before_it_leaves_out(tmp_path: Path) -> None:
+    text = rule(BIG) + rule('when.detail.channel = ["CHAT"]\nno_bot = true', "later")
+    assert doubts(load(tmp_path, text), NOW) == []
+
+
 def test_behind_no_bot_nothing_is_left_whatever_is_included(tmp_path: Path) -> None:
     text = rule('when.detail.channel = ["CHAT"]\nno_bot = true') + rule(BIG + 'include = ["guides"]', "later")
     (doubt,) = doubts(load(tmp_path, text), NOW)

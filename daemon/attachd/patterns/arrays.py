@@ -50,11 +50,16 @@ def first_contradiction(needs: Sequence[Need], event: FlatEvent) -> int | None:
     """
     values = sum(len(need.accepted) + len(need.all_values or ()) for need in needs)
     one_for_all = _meet(needs)
-    event.tests_left -= values if one_for_all else 5 * values  # what each of them costs, in tests
+    exclusive = not one_for_all and _exclude_each_other(needs, event.places)
+    event.tests_left -= (
+        values if one_for_all or exclusive else 5 * values
+    )  # what each of them costs, in tests
     if event.tests_left < 0:
         event.refuse()
     if one_for_all:
         return None
+    if exclusive:
+        return next(n for n in range(len(needs)) if not _meet(needs[: n + 1]))
     explained = 4 * values
     places = event.places
     choices: list[Choice] = [{}]
@@ -83,6 +88,26 @@ def _meet(needs: Sequence[Need]) -> bool:
     if not needs:
         return True
     return bool(frozenset.intersection(*(need.accepted for need in needs)))
+
+
+def _exclude_each_other(needs: Sequence[Need], places: Sequence[Place]) -> bool:
+    """Tell whether the needs must have one place in common, since any two are different elements of one array.
+
+    So it is where their values are fields of the same objects: there lies one array in each place, and values only in
+    the innermost. (False if it is not so, or not as simple.)
+    """
+    if any(need.all_values is not None for need in needs):
+        return False
+    level: frozenset[int] | set[int] = frozenset().union(*(need.accepted for need in needs))
+    while level != {NOWHERE}:
+        if NOWHERE in level or not level:
+            return False
+        around = {(places[place].array, places[place].around) for place in level}
+        outer = {place for _, place in around}
+        if len(outer) < len(around) or not outer.isdisjoint(level):
+            return False
+        level = outer
+    return True
 
 
 def _extensions(choice: Choice, accepted: _Knot, everything: _Knot | None) -> Iterator[Choice]:

@@ -28,6 +28,8 @@ class Condition:
 
     Attributes:
         questions: how many are asked of one value at most.
+        accepts: asks them of one value.
+        found: asks them of many, and tells the places of those accepted.
     """
 
     path: str
@@ -36,6 +38,7 @@ class Condition:
     may_be_absent: bool
     questions: int
     accepts: Callable[[Leaf], bool]
+    found: Callable[[Sequence[tuple[Leaf, int]]], list[int]]
 
     @classmethod
     def of(cls, field: Field) -> Condition:
@@ -47,7 +50,8 @@ class Condition:
             field.source,
             may_be_absent,
             _questions(field.tests),
-            _acceptor(field.tests),
+            accepts := _acceptor(field.tests),
+            _finder(field.tests, accepts),
         )
 
     def holds(self, event: FlatEvent) -> bool:
@@ -65,9 +69,7 @@ class Condition:
         if event.tests_left < 0:
             event.refuse()
         if len(event.places) > 1:
-            accepted = event.accepted[self] = frozenset(
-                [place for value, place in values if self.accepts(value)]
-            )
+            accepted = event.accepted[self] = frozenset(self.found(values))
             return bool(accepted) or (self.may_be_absent and all(place != NOWHERE for _, place in values))
         if len(values) == 1:
             return self.accepts(values[0][0])
@@ -148,6 +150,16 @@ def _acceptor(tests: tuple[LeafTest, ...]) -> Callable[[Leaf], bool]:
         return False
 
     return accepts
+
+
+def _finder(
+    tests: tuple[LeafTest, ...], accepts: Callable[[Leaf], bool]
+) -> Callable[[Sequence[tuple[Leaf, int]]], list[int]]:
+    """Make of a question to one value one to many: where do those stand that are accepted?"""
+    if all(isinstance(test, Exactly) for test in tests):
+        exact = frozenset(test.value for test in tests if isinstance(test, Exactly))
+        return lambda values: [place for value, place in values if value in exact and type(value) is not bool]
+    return lambda values: [place for value, place in values if accepts(value)]
 
 
 def _question(test: LeafTest) -> Callable[[Leaf], bool]:

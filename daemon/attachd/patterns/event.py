@@ -42,6 +42,8 @@ NOWHERE = 0
 _WITH_PARTS = (dict, list, tuple, Mapping)  # in the order of what is likely
 _PLAIN = frozenset([str, bool, type(None)])  # leaves as they are
 _SCALARS = _PLAIN | {int, float, Numeral}
+_MISSING = object()
+_FEW_COLUMNS = 16  # beyond so many fields it is quicker to ask what an object has than for what it may have
 _EXACT_DIGITS = 15  # every integer of so many digits is a double
 _EXACT = 10**_EXACT_DIGITS
 
@@ -51,7 +53,7 @@ class EventError(ValueError):
 
 
 class Place(NamedTuple):
-    """An element of an array: which array, what place surrounds that array, and how many arrays in all."""
+    """Any element of an array: which array, what place surrounds that array, and how many arrays in all."""
 
     array: int
     around: int
@@ -148,14 +150,20 @@ def flatten(event: str | bytes | Mapping[str, Any], wanted: Wanted) -> FlatEvent
     flat = FlatEvent({}, [_OUTSIDE])
     visited = 0
     queue: _Queue = [(wanted, root, NOWHERE)]
+    without_dots: set[object] = set()
     for node, part, place in queue:  # grows as it goes; a queue, since recursion would have to stop somewhere
         visited += len(part)
         if visited > MAX_VALUES:
-            raise EventError(f"The event has more than {MAX_VALUES} values, or contains itself")
+            break
         if isinstance(part, (list, tuple)):
-            _elements(flat, node, part, place, queue)
+            if len(node.below) <= _FEW_COLUMNS and _are_records(part, without_dots):
+                visited += _records(flat, node, part, place, queue)
+            else:
+                _elements(flat, node, part, place, queue)
         else:
             _members(flat, node, part, place, queue)
+    if visited > MAX_VALUES:
+        raise EventError(f"The event has more than {MAX_VALUES} values, or contains itself")
     return flat
 
 
@@ -181,15 +189,51 @@ def _members(flat: FlatEvent, node: Wanted, part: Mapping[str, Any], place: int,
                 values[path] = [(leaf, place)]
 
 
-def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, queue: _Queue) -> None:
-    array = flat.arrays = flat.arrays + 1
+def _place_in(flat: FlatEvent, node: Wanted, place: int) -> Place:
+    """Make the place that all elements of another array have: which one each is, its number tells."""
+    flat.arrays += 1
     depth = flat.places[place].depth + 1
     if depth > MAX_NESTED_ARRAYS:
         raise EventError(f"{node.path} lies in more than {MAX_NESTED_ARRAYS} arrays")
+    return Place(flat.arrays, place, depth)
+
+
+def _are_records(part: Sequence[Any], without_dots: set[object]) -> bool:
+    """Tell whether all elements are objects whose keys have no dots, as nearly always; ``without_dots`` are known not to."""
+    if set(map(type, part)) != {dict}:
+        return False
+    for element in part:
+        if not element.keys() <= without_dots:
+            if any(type(key) is not str or "." in key for key in element):
+                return False
+            without_dots.update(element)
+    return True
+
+
+def _records(flat: FlatEvent, node: Wanted, part: Sequence[dict[str, Any]], place: int, queue: _Queue) -> int:
+    """Do as ``_elements`` and ``_members`` would, field by field; count the members."""
+    here = _place_in(flat, node, place)
+    numbers = range(len(flat.places), len(flat.places) + len(part))
+    flat.places += [here] * len(part)
+    for key, child in node.below.items():
+        column = [element.get(key, _MISSING) for element in part]
+        if child.is_leaf and _PLAIN.issuperset(map(type, column)):
+            flat.values.setdefault(child.path, []).extend(zip(column, numbers, strict=True))
+            continue
+        for value, standing in zip(column, numbers, strict=True):
+            if type(value) not in _SCALARS and isinstance(value, _WITH_PARTS):
+                queue.append((child, value, standing))
+            elif child.is_leaf and value is not _MISSING:
+                flat.values.setdefault(child.path, []).append((_leaf(child.path, value), standing))
+    return sum(map(len, part))
+
+
+def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, queue: _Queue) -> None:
+    here = _place_in(flat, node, place)
     for value in part:
         if type(value) not in _SCALARS and isinstance(value, _WITH_PARTS):
             queue.append((node, value, len(flat.places)))
-            flat.places.append(Place(array, place, depth))
+            flat.places.append(here)
         elif node.is_leaf:
             flat.values.setdefault(node.path, []).append((_leaf(node.path, value), place))
 
