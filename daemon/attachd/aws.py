@@ -132,7 +132,7 @@ async def client(
     """A client, whose calls are as any client's; it is made anew once its credentials are refused.
 
     botocore reads credentials once for each session: rotated ones, in a file or the environment, only a new one sees.
-    The SDK's retries are off: whoever calls knows better when the next try is due.
+    The SDK's retries are off unless ``config`` has some: whoever calls knows better when the next try is due.
 
     Args:
         sessions: makes a new session.
@@ -144,7 +144,8 @@ async def client(
     Raises:
         Misconfigured: there is no Region.
     """
-    settings = AioConfig(connect_timeout=_CONNECT_SECONDS, retries={"total_max_attempts": 1}, **config)
+    defaults = {"connect_timeout": _CONNECT_SECONDS, "retries": {"total_max_attempts": 1}}
+    settings = AioConfig(**(defaults | config))
     where = {"region_name": region, "endpoint_url": endpoint_url}
     made = _Client(lambda: sessions().create_client(service, config=settings, **where))
     try:
@@ -168,12 +169,17 @@ class _Client:
     def __getattr__(self, operation: str) -> Callable[..., Awaitable[Any]]:
         return partial(self._call, operation)
 
+    @property
+    def current(self) -> Any:
+        """The client itself, for what is no call, such as its waiters."""
+        return self._made[-1][1]
+
     async def _call(self, operation: str, **parameters: Any) -> Any:
         async with self._making:
             if self._refused and anyio.current_time() >= self._made_at + _RENEW_SECONDS:
                 log.info("aws.client_renewed", operation=operation, reason="the credentials were refused")
                 await self.make()
-            _, current = self._made[-1]
+            current = self.current
         try:
             return await getattr(current, operation)(**parameters)
         except Exception as error:

@@ -65,7 +65,7 @@ def another(dynamodb: str, monkeypatch: pytest.MonkeyPatch) -> Another:
     table = f"attachd-{uuid4().hex}"
 
     async def make() -> DynamoJournal:
-        made = DynamoJournal(SESSION, table, keep_seconds=KEEP, user_agent="attachd/test")
+        made = DynamoJournal(lambda: SESSION, table, keep_seconds=KEEP, user_agent="attachd/test")
         await made.create()
         return made
 

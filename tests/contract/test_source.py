@@ -1,29 +1,37 @@
-"""What every source keeps of its port's word: in memory, and SQS and Kinesis over real sockets."""
+"""What every source keeps of its port's word: in memory, a file, a sweep, and SQS and Kinesis over real sockets."""
 
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any, Protocol
 
 import anyio
 import pytest
+import structlog
 from aiobotocore.session import get_session
 from moto.server import ThreadedMotoServer
 
 from attachd import ports
+from attachd.decode import decode
 from attachd.errors import Transient
+from attachd.journals.memory import MemoryJournal
+from attachd.lifecycle import Entry, Stage
 from attachd.metrics import Metrics
-from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
+from attachd.model import Acknowledge, Contact, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Source
 from attachd.progress import Progress
+from attachd.sources.file import FileSource
 from attachd.sources.kinesis.dynamodb import DynamoLeases
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.stream import KinesisStream
 from attachd.sources.kinesis.timing import Timing
 from attachd.sources.quarantine import SqsQuarantine
 from attachd.sources.sqs import Queue, SqsSource
+from attachd.sources.sweep import Pace, Page, SweepSource
 from attachd.streams import Edge, Lease
 from attachd.testing import MemoryLeases, MemorySource, MemoryStream
 
@@ -41,9 +49,11 @@ class Feed(Protocol):
 
     Attributes:
         remembers: whether attempts and releases are known to whoever comes next; a stream knows a checkpoint alone.
+        rereads: whether it begins again with all there is whenever it is opened, as a file does.
     """
 
     remembers: bool
+    rereads: bool
 
     def consumer(self) -> Source:
         """One more source on the queue."""
@@ -66,6 +76,7 @@ class Feed(Protocol):
 
 class InMemory:
     remembers = True
+    rereads = False
 
     def __init__(self) -> None:
         self.source = MemorySource(poll_seconds=POLL_SECONDS)
@@ -89,6 +100,7 @@ class InMemory:
 
 class OnSqs:
     remembers = True
+    rereads = False
 
     def __init__(self, client: Any, url: str, quarantine_url: str) -> None:
         self._client = client
@@ -162,6 +174,7 @@ class StreamInMemory:
     """A stream of one shard. What it has left is what its lease's checkpoint, which follows soon, is not past."""
 
     remembers = False
+    rereads = False
 
     def __init__(self) -> None:
         self.aside = Aside()
@@ -238,6 +251,115 @@ class OnKinesis(StreamInMemory):
         return [int(record["SequenceNumber"]) for record in answer["Records"]]
 
 
+class InFile:
+    """Lines. What is left of them is what the last to open it has not seen through."""
+
+    remembers = False
+    rereads = True
+
+    class Counting(FileSource):
+        done = 0
+
+        async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+            self.done += delivery.id in self._in_hand and not isinstance(disposition, Release)
+            await super().settle(delivery, disposition)
+
+    def __init__(self, path: Path, logs: list[MutableMapping[str, Any]]) -> None:
+        self._path = path
+        self._path.touch()
+        self._logs = logs
+
+    def consumer(self) -> Source:
+        self._last = self.Counting("f", lambda: self._path.open("rb"), poll_seconds=POLL_SECONDS)
+        return self._last
+
+    async def add(self, *bodies: bytes) -> None:
+        with self._path.open("ab") as file:
+            file.writelines(body + b"\n" for body in bodies)
+
+    async def invisible(self) -> int:
+        return 0
+
+    async def left(self) -> int:
+        return len(self._path.read_bytes().splitlines()) - self._last.done
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        """Told in the log, by the line's number."""
+        lines = self._path.read_bytes().splitlines()
+        said = [line for line in self._logs if line["event"] == "line.quarantined"]
+        return [(lines[int(line["line"]) - 1], line["reason"]) for line in said]
+
+
+class Astray:
+    """Chats that no event tells of, their bodies in their ids; the line's part, the journal, is played here."""
+
+    remembers = False
+    rereads = False
+
+    class Telling(SweepSource):
+        journal: MemoryJournal
+
+        async def receive(self, limit: int) -> Sequence[Delivery]:
+            deliveries = await super().receive(limit)
+            return [replace(d, body=body_of(d), handle=d.body) for d in deliveries]
+
+        async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+            if not isinstance(disposition, Release):
+                await self.journal.put(Entry(delivery.id, Stage.CLOSED, 1, 0.0))
+            assert isinstance(delivery.handle, bytes)
+            await super().settle(replace(delivery, body=delivery.handle, handle=None), disposition)
+
+    def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
+        self._logs = logs
+        self._chats: list[Contact] = []
+        self._journal = MemoryJournal()
+
+    def consumer(self) -> Source:
+        pace = Pace(rate=100, every_seconds=0.25, min_age_seconds=0, poll_seconds=POLL_SECONDS)
+        made = self.Telling(
+            "sweep",
+            self,
+            self._journal,
+            pace,
+            progress=Progress(anyio.current_time),
+            now=time.time,
+            dice=random.Random(1),
+        )
+        made.journal = self._journal
+        return made
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[None]:
+        yield
+
+    async def page(self, since: float, until: float, token: str | None) -> Page:
+        assert since < until
+        assert token is None
+        await anyio.lowlevel.checkpoint()
+        return Page(tuple(self._chats), len(self._chats))
+
+    async def add(self, *bodies: bytes) -> None:
+        arn = "arn:aws:connect:eu-central-1:111122223333:instance/i"
+        for body in bodies:
+            contact_id = f"{len(self._chats)} {body.decode()}"
+            self._chats.append(Contact(contact_id, arn, "CHAT", contact_id, initiated_at=time.time()))
+
+    async def invisible(self) -> int:
+        return 0
+
+    async def left(self) -> int:
+        return sum([await self._journal.get(chat.id) is None for chat in self._chats])
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        said = [line for line in self._logs if line["event"] == "sweep.quarantined"]
+        return [(line["contact"].partition(" ")[2].encode(), line["reason"]) for line in said]
+
+
+def body_of(delivery: Delivery) -> bytes:
+    contact_id = decode(delivery.body, received_at=0.0, max_bytes=10_000).contact.id
+    return contact_id.partition(" ")[2].encode()
+
+
 @pytest.fixture(scope="module")
 def moto() -> Iterator[str]:
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
@@ -251,17 +373,25 @@ def moto() -> Iterator[str]:
     params=[
         "memory",
         "stream in memory",
+        "sweep",
+        pytest.param("file", marks=pytest.mark.real_time),
         pytest.param("sqs", marks=pytest.mark.real_time),
         pytest.param("sqs fifo", marks=pytest.mark.real_time),
         pytest.param("kinesis", marks=pytest.mark.real_time),
     ]
 )
-async def queue(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Feed]:
+async def queue(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> AsyncIterator[Feed]:
     if request.param == "memory":
         yield InMemory()
         return
     if request.param == "stream in memory":
         yield StreamInMemory()
+        return
+    if request.param in {"sweep", "file"}:
+        with structlog.testing.capture_logs() as logs:
+            yield Astray(logs) if request.param == "sweep" else InFile(tmp_path / "f", logs)
         return
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("moto"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -326,6 +456,8 @@ async def settle_all(source: Source, deliveries: Sequence[Delivery], disposition
 
 async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Feed) -> None:
     body = '{"detail": "Grüße 🙂",\n\t"n": 1e400}  '.encode()
+    if isinstance(queue, InFile | Astray):  # lines, and ids
+        body = body.replace(b"\n\t", b"").strip()
     await queue.add(body)
     async with consuming(queue) as (source,):
         (delivery,) = await source.receive(10)
@@ -373,6 +505,8 @@ async def test_an_empty_queue_is_told_after_the_poll(queue: Feed) -> None:
 
 
 async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Feed) -> None:
+    if isinstance(queue, InFile):
+        pytest.skip("a file is read to its end, and what is written later not at all")
     async with consuming(queue) as (source,), anyio.create_task_group() as tasks:
 
         async def add_later() -> None:
@@ -395,7 +529,8 @@ async def test_what_is_acknowledged_never_comes_again(queue: Feed) -> None:
         await source.settle(delivery, Acknowledge())
         assert await queue.left() == 0
     async with consuming(queue) as (source,):
-        assert list(await source.receive(10)) == []
+        again = list(await source.receive(10))
+        assert [delivery.body for delivery in again] == ([b"{}"] if queue.rereads else [])
 
 
 async def test_many_are_acknowledged_at_once(queue: Feed) -> None:
@@ -485,6 +620,10 @@ async def test_settling_twice_raises_nothing_foreign(queue: Feed) -> None:
 async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_source_is_open(
     queue: Feed,
 ) -> None:
+    if isinstance(queue, InFile | Astray):
+        pytest.skip(
+            "two who read a file, or look for lost chats, find the same: the journal's claim is for that"
+        )
     await queue.add(b"one", b"two")
     async with consuming(queue, 2) as (source, other):
         received = await receive_all(source, 2)
@@ -521,5 +660,6 @@ async def test_a_source_can_be_opened_again(queue: Feed) -> None:
     for _ in range(2):
         await queue.add(b"{}")
         async with source.open():
-            (delivery,) = await source.receive(10)
-            await source.settle(delivery, Acknowledge())
+            received = await receive_all(source, 2 if queue.rereads else 1)
+            assert received
+            await settle_all(source, received, Acknowledge())

@@ -77,6 +77,7 @@ class Scripted:
         }
     )
     calls: list[tuple[str, Document]] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
 
     def on(self, operation: str, *replies: Reply) -> None:
         """How the next calls of the operation are answered."""
@@ -88,6 +89,7 @@ class Scripted:
     async def answer(self, request: web.Request) -> web.StreamResponse:
         operation = request.headers["X-Amz-Target"].rpartition(".")[2]
         self.calls.append((operation, await request.json()))
+        self.keys.append(request.headers["Authorization"].partition("Credential=")[2].partition("/")[0])
         replies = self.replies.get(operation, deque([saying({})]))
         reply = (replies.popleft() if len(replies) > 1 else replies[0])()
         return reply if isinstance(reply, web.Response) else await reply
@@ -119,7 +121,7 @@ def moto() -> Iterator[str]:
 
 
 def journal(name: str = "attachd") -> DynamoJournal:
-    return DynamoJournal(SESSION, name, keep_seconds=60.0, user_agent="attachd/test")
+    return DynamoJournal(lambda: SESSION, name, keep_seconds=60.0, user_agent="attachd/test")
 
 
 @asynccontextmanager
@@ -220,7 +222,7 @@ async def test_without_a_region_the_start_ends_with_what_to_set(monkeypatch: pyt
     _environment(monkeypatch, "http://127.0.0.1:9")
     monkeypatch.delenv("AWS_REGION")
     monkeypatch.delenv("AWS_DEFAULT_REGION")
-    alone = DynamoJournal(get_session(), "attachd", keep_seconds=60.0, user_agent="attachd/test")
+    alone = DynamoJournal(get_session, "attachd", keep_seconds=60.0, user_agent="attachd/test")
     with pytest.raises(Misconfigured, match="set AWS_REGION"):
         async with alone.open():
             pass
@@ -231,11 +233,27 @@ async def test_without_credentials_nothing_is_asked(
 ) -> None:
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    alone = DynamoJournal(get_session(), "attachd", keep_seconds=60.0, user_agent="attachd/test")
+    alone = DynamoJournal(get_session, "attachd", keep_seconds=60.0, user_agent="attachd/test")
     with pytest.raises(Transient, match="no usable AWS credentials"):
         async with alone.open():
             pass
     assert dynamodb.calls == []
+
+
+async def test_rotated_credentials_are_taken_up_under_way(
+    dynamodb: Scripted, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.aws._RENEW_SECONDS", 0.1)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+    made = DynamoJournal(get_session, "attachd", keep_seconds=60.0, user_agent="attachd/test")
+    async with made.open():
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+        dynamodb.on("GetItem", refusing("ExpiredTokenException"), saying({}))
+        with pytest.raises(Transient, match="have expired"):
+            await made.get("c-1")
+        await anyio.sleep(0.2)
+        assert await made.get("c-1") is None
+    assert dynamodb.keys[-2:] == ["old", "new"]
 
 
 # ── at work ────────────────────────────────────────────────────────────────────────────────────

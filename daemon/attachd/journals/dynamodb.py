@@ -13,7 +13,7 @@ Live (TTL)".
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import asdict
 from math import ceil
 from typing import Any, Final
@@ -21,8 +21,6 @@ from typing import Any, Final
 import aiohttp
 import anyio
 import structlog
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -31,6 +29,8 @@ from botocore.exceptions import (
     PartialCredentialsError,
 )
 
+from attachd import aws
+from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
 from attachd.lifecycle import Entry, Stage
 from attachd.model import Beat
@@ -89,14 +89,14 @@ class DynamoJournal:
     """A table of contacts, and of the replicas that serve them.
 
     Args:
-        session: where clients come from; Region, endpoint and credentials as every AWS tool takes them.
+        sessions: where clients come from; Region, endpoint and credentials as every AWS tool takes them.
         table: its name.
         keep_seconds: an entry may be forgotten so long after its last change.
         user_agent: sent with every call.
     """
 
-    def __init__(self, session: AioSession, table: str, *, keep_seconds: float, user_agent: str) -> None:
-        self._session = session
+    def __init__(self, sessions: NewSession, table: str, *, keep_seconds: float, user_agent: str) -> None:
+        self._sessions = sessions
         self._table = table
         self._keep_seconds = keep_seconds
         self._user_agent = user_agent
@@ -118,24 +118,17 @@ class DynamoJournal:
                 log.warning("journal.no_ttl", table=self._table, next=_NO_TTL)
             yield
 
-    @asynccontextmanager
-    async def _client(self, attempts: int, read_seconds: float = 1.5) -> AsyncIterator[Any]:
+    def _client(self, attempts: int, read_seconds: float = 1.5) -> AbstractAsyncContextManager[Any]:
         """Entries and beats have one each: who has much to write must not look dead for it."""
-        config = AioConfig(
+        return aws.client(
+            self._sessions,
+            "dynamodb",
             user_agent=self._user_agent,
             connect_timeout=1,
             read_timeout=read_seconds,
             max_pool_connections=_CONNECTIONS,
             retries={"total_max_attempts": attempts, "mode": "standard"},
         )
-        async with AsyncExitStack() as stack:
-            making = self._session.create_client("dynamodb", config=config)
-            try:
-                client = await stack.enter_async_context(making)
-            except BotoCoreError as error:
-                hint = "set AWS_REGION, or a profile that has a region"
-                raise Misconfigured([f"AWS: {error} ({hint})"]) from None
-            yield client
 
     def _judge(self, table: Mapping[str, Any]) -> None:
         status = table["TableStatus"]
@@ -167,7 +160,7 @@ class DynamoJournal:
             with self._told(final={_DENIED}):
                 done = [await self._make(client)]
                 await self._ask(
-                    client.get_waiter("table_exists").wait,
+                    client.current.get_waiter("table_exists").wait,
                     within=_CREATE_SECONDS,
                     WaiterConfig={"Delay": 1, "MaxAttempts": _CREATE_SECONDS},
                 )

@@ -16,6 +16,8 @@ _REASONS: Final = {
     "ProvisionedThroughputExceededException": "throttled",
     "LimitExceededException": "throttled",
     "ThrottlingException": "throttled",
+    "RequestThrottled": "throttled",
+    "KmsThrottled": "throttled",
     "TooManyRequestsException": "throttled",
     "RequestLimitExceeded": "throttled",
     "KMSThrottlingException": "throttled",

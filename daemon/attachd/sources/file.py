@@ -53,6 +53,7 @@ class FileSource:
             file = self._opening()
         except OSError as error:
             raise Misconfigured([f"{self.name}: {error.strerror}"]) from None
+        self._again, self._in_hand, self._exhausted = [], set(), False
         send, self._lines = anyio.create_memory_object_stream[Delivery](_READ_AHEAD)
         with file, self._lines:
             async with anyio.create_task_group() as reading:
@@ -74,6 +75,8 @@ class FileSource:
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. What is quarantined is told in the log."""
+        if delivery.id not in self._in_hand:
+            return  # settled before
         self._in_hand.discard(delivery.id)
         match disposition:
             case Release(after=after):

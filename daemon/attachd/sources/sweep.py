@@ -116,6 +116,7 @@ class SweepSource:
         self._known: dict[str, float] = {}
         self._ready: deque[Delivery] = deque()
         self._later: list[tuple[float, int, Delivery]] = []
+        self._in_hand: set[str] = set()
         self._number = count()
         self._trouble: Transient | None = None
         self._arrived = anyio.Event()
@@ -132,6 +133,7 @@ class SweepSource:
             sweeping.cancel_scope.cancel()
         self._ready.clear()
         self._later.clear()
+        self._in_hand.clear()
         self._known.clear()  # what was in hand is found again
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
@@ -142,10 +144,14 @@ class SweepSource:
                 await self._arrived.wait()
         if not due and self._trouble is not None:
             raise self._trouble
+        self._in_hand |= {delivery.id for delivery in due}
         return due
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. Acknowledged, a chat is not told of again."""
+        if delivery.id not in self._in_hand:
+            return  # settled before
+        self._in_hand.discard(delivery.id)
         match disposition:
             case Release(after=after):
                 again = replace(delivery, attempt=delivery.attempt + 1)

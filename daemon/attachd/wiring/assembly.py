@@ -86,7 +86,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
         shadow = mode.rehearsal
-        journal = MemoryJournal() if shadow else parts.journal(config, aws.session(os.environ))
+        journal = MemoryJournal() if shadow else parts.journal(config, partial(aws.session, os.environ))
         await stack.enter_async_context(journal.open())
         connects = Connects(config, metrics, stack, shadow=shadow)
         instances = Instances(

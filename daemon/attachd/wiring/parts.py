@@ -6,14 +6,14 @@ import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import version
 from math import inf
 from typing import Final
 
-from aiobotocore.session import AioSession
-
 from attachd import aws
 from attachd import settings as s
+from attachd.aws import NewSession
 from attachd.conformance import Make, Subject
 from attachd.errors import Misconfigured
 from attachd.journals.dynamodb import DynamoJournal
@@ -147,7 +147,7 @@ def new_secret() -> str:
     return "whsec_" + b64encode(secrets.token_bytes(32)).decode()
 
 
-def journal(config: s.Settings, session: AioSession) -> Journal:
+def journal(config: s.Settings, sessions: NewSession) -> Journal:
     """The journal."""
     match config.journal:
         case s.MemoryJournal():
@@ -156,7 +156,7 @@ def journal(config: s.Settings, session: AioSession) -> Journal:
             return SqliteJournal(table.file())
         case s.DynamoJournal() as table:
             return DynamoJournal(
-                session, table.table, keep_seconds=config.service.keep, user_agent=USER_AGENT
+                sessions, table.table, keep_seconds=config.service.keep, user_agent=USER_AGENT
             )
 
 
@@ -167,7 +167,7 @@ async def create_journal(config: s.Settings) -> list[str]:
         Misconfigured: it cannot be made so.
         Transient: it cannot be made now.
     """
-    made = journal(config, aws.session(os.environ))
+    made = journal(config, partial(aws.session, os.environ))
     if isinstance(made, DynamoJournal):
         return await made.create()
     return [f"[journal] type {config.journal.type!r} needs nothing made"]
