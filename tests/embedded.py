@@ -22,20 +22,40 @@ Application = Callable[..., Any]
 def dynamodb() -> Iterator[str]:
     """DynamoDB for as long as the block lasts, one request at a time: moto's conditional writes are not atomic
     between its threads. Gives its URL."""
-    with _server(_one_at_a_time) as url:
+    with tables() as made:
+        yield made.url
+
+
+@dataclass
+class Tables:
+    """DynamoDB, and how it takes requests: ``throttled``, all of these operations are refused."""
+
+    url: str = ""
+    throttled: set[str] = field(default_factory=set)
+
+    def before(self, app: Application) -> Application:
+        """A door that lets one request in at a time, and none of those that are throttled."""
+        lock = Lock()
+
+        def answer(environ: dict[str, Any], start: Callable[..., Any]) -> list[bytes]:
+            operation = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+            if operation in self.throttled:
+                code = "ProvisionedThroughputExceededException"
+                return _failed(start, "400 Bad Request", code, environ)
+            with lock:
+                return list(app(environ, start))
+
+        return answer
+
+
+@contextmanager
+def tables() -> Iterator[Tables]:
+    """The same, to be throttled."""
+    made = Tables()
+    with _server(made.before) as made.url:
         # The first request loads the service, which takes longer than our clients wait.
-        _session().client("dynamodb", endpoint_url=url).list_tables()
-        yield url
-
-
-def _one_at_a_time(app: Application) -> Application:
-    lock = Lock()
-
-    def answer(*request: Any) -> list[bytes]:
-        with lock:
-            return list(app(*request))
-
-    return answer
+        _session().client("dynamodb", endpoint_url=made.url).list_tables()
+        yield made
 
 
 @dataclass

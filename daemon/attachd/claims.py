@@ -21,7 +21,6 @@ from attachd.ports import Journal
 
 _RELEASE_SECONDS: Final = 2.0
 _COMPACT_SECONDS: Final = 20.0
-_FINAL: Final = {Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED}
 
 log = structlog.get_logger(__name__)
 
@@ -160,7 +159,7 @@ class Claims:
     async def _let_go(self, claim: "Claim", closed: Outcome | None) -> None:
         """Close a contact that can have no bot; leave any other unfinished one to its next delivery."""
         entry = claim.entry
-        if claim.over or entry.stage in _FINAL or entry.owner != self._owner:
+        if claim.over or entry.stage in lifecycle.FINAL or entry.owner != self._owner:
             return
         left = (
             lifecycle.release(entry, self._now())

@@ -93,6 +93,9 @@ class Stage(StrEnum):
     ENDED = "ended"  # the contact is over, or beyond the reach of a bot
 
 
+#: Nothing is to be done any more for a contact that has come so far.
+FINAL: Final = frozenset({Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED})
+
 MOVES: Final = {
     None: {Stage.CLAIMED, Stage.ENDED},
     Stage.CLAIMED: {Stage.CLAIMED, Stage.ATTACHING, Stage.CLOSED, Stage.ENDED},

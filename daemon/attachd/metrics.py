@@ -79,6 +79,9 @@ class Metrics:
         self.quota_share = Gauge(
             "attachd_quota_share", "The part of the account's rate that is ours to use, 0 to 1", registry=r
         )
+        self.journal_errors = Counter(
+            "attachd_journal_errors", "Requests that the journal failed", ["operation", "reason"], registry=r
+        )
         self.open_chats = Gauge(
             "attachd_open_chats", "Chats that a bot has, as far as is known", ["bot"], registry=r
         )

@@ -23,7 +23,9 @@ from attachd.errors import Misconfigured, Transient
 from attachd.journals.dynamodb import DynamoJournal
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
+from attachd.journals.watched import WatchedJournal
 from attachd.lifecycle import Entry, Stage
+from attachd.metrics import Metrics
 from attachd.model import Beat
 from attachd.ports import Journal
 
@@ -33,7 +35,13 @@ KEEP = 259_200.0
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 ONE_PROCESS = ["memory", pytest.param("sqlite", marks=pytest.mark.real_time)]
-ALL = [*ONE_PROCESS, pytest.param("dynamodb", marks=pytest.mark.real_time)]
+ALL = [
+    *ONE_PROCESS,
+    pytest.param("dynamodb", marks=pytest.mark.real_time),
+    "watched",
+    pytest.param("watched sqlite", marks=pytest.mark.real_time),
+    "watched and silent",
+]
 Another = Callable[[], Awaitable[DynamoJournal]]
 
 
@@ -45,10 +53,30 @@ async def journal(request: pytest.FixtureRequest, tmp_path: Path, another: Anoth
             made = MemoryJournal()
         case "sqlite":
             made = SqliteJournal(tmp_path / "journal.db")
+        case "watched":
+            made = watched(MemoryJournal(), attach=False)
+        case "watched sqlite":
+            made = watched(SqliteJournal(tmp_path / "journal.db"))
+        case "watched and silent":
+            made = watched(Silent())
         case _:
             made = await another()
     async with made.open():
         yield made
+
+
+class Silent(MemoryJournal):
+    """A journal that answers to nobody but the living."""
+
+    async def get(self, contact_id: str) -> Entry | None:
+        raise Transient("journal_unreachable", f"no answer about {contact_id}")
+
+    async def put(self, entry: Entry) -> Entry:
+        raise Transient("journal_unreachable", f"no answer about {entry.contact_id}")
+
+
+def watched(journal: Journal, *, attach: bool = True) -> WatchedJournal:
+    return WatchedJournal(journal, attach=attach, errors=Metrics().journal_errors)
 
 
 @pytest.fixture(scope="module")
@@ -510,8 +538,64 @@ async def test_a_disk_that_is_full_is_a_transient_failure_and_what_is_stored_sta
         journal._db.execute(f"PRAGMA max_page_count = {pages}")
         with pytest.raises(Transient) as failed:
             await put_many(journal)
-        assert failed.value.reason == "journal"
+        assert failed.value.reason == "journal_full"
         assert await journal.get("c-1") == entry()
+
+
+@pytest.mark.real_time
+@pytest.mark.parametrize("lost", ["journal.db", "journal.db-wal", "journal.db.lock"])
+async def test_a_put_notices_that_a_file_was_removed_under_it_and_says_what_to_do(
+    path: Path, lost: str
+) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        await journal.put(entry())
+        await anyio.Path(path.with_name(lost)).unlink()
+        with pytest.raises(Transient, match=f"{lost} was removed or replaced.*restart attachd") as failed:
+            await journal.put(entry(2))
+        assert failed.value.reason == "journal_gone"
+
+
+@pytest.mark.real_time
+async def test_a_put_notices_that_another_file_stands_in_its_place_though_a_second_journal_opened_it(
+    path: Path,
+) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        await journal.put(entry())
+        for file in [p async for p in anyio.Path(path.parent).glob("journal.db*")]:
+            await file.rename(file.with_name(f"old-{file.name}"))
+        async with SqliteJournal(path).open():
+            with pytest.raises(Transient, match="was removed or replaced"):
+                await journal.put(entry(2))
+            with pytest.raises(Transient, match="was removed or replaced"):
+                await journal.purge(NOW)
+
+
+@pytest.mark.real_time
+async def test_a_file_reached_over_two_names_is_one_file(path: Path) -> None:
+    link = path.with_name("link.db")
+    await anyio.Path(link).symlink_to(path)
+    journal = SqliteJournal(link)
+    async with journal.open():
+        assert await journal.put(entry()) == entry()
+        assert "another attachd has it open" in await problem(path)
+
+
+@pytest.mark.real_time
+async def test_a_file_that_is_spoilt_in_mid_run_is_told_with_the_remedy(path: Path) -> None:
+    journal = SqliteJournal(path)
+    async with journal.open():
+        await put_many(journal)
+        assert journal._db is not None
+        journal._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        journal._db.execute("PRAGMA cache_size = 0")
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))  # noqa: ASYNC240
+        with pytest.raises(Transient, match="put the file aside") as failed:
+            await journal.get("another-500")
+        assert failed.value.reason == "journal_corrupt"
 
 
 async def put_many(journal: Journal) -> None:

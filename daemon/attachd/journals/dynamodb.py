@@ -51,11 +51,27 @@ _OPERATIONS: Final = {
     *("GetItem", "PutItem", "UpdateItem", "DescribeTable", "DescribeTimeToLive"),
     *("CreateTable", "UpdateTimeToLive"),
 }
+_CREDENTIALS: Final = "journal_credentials"
+_UNREACHABLE: Final = "journal_unreachable"
+_UNREADABLE: Final = "journal_unreadable"
+_OURS: Final = {_CREDENTIALS, _UNREACHABLE, _UNREADABLE}
 _LOST: Final = "ConditionalCheckFailedException"
 _MISSING: Final = "ResourceNotFoundException"
 _DENIED: Final = "AccessDeniedException"
 
-# What to do, by the code of AWS's error.
+# Why, as a reason, by the code of AWS's error; any other is ``journal_failed``.
+_REASONS: Final[Mapping[str, str]] = {
+    _MISSING: "journal_missing",
+    _DENIED: "journal_denied",
+    "ProvisionedThroughputExceededException": "journal_throttled",
+    "ThrottlingException": "journal_throttled",
+    "RequestLimitExceeded": "journal_throttled",
+    "UnrecognizedClientException": "journal_credentials",
+    "ExpiredTokenException": "journal_credentials",
+    "InvalidSignatureException": "journal_credentials",
+}
+
+# What to do, likewise.
 _ADVICE: Final[Mapping[str, str]] = {
     _LOST: "a later beat of ours is there already",
     _MISSING: "it does not exist in this account and Region; `attachd journal create` makes it",
@@ -77,11 +93,12 @@ log = structlog.get_logger(__name__)
 
 
 class _TroubleError(Exception):
-    """Why a call came to nothing: AWS's code, if it has one; a sentence; what is stored, if a condition failed."""
+    """Why a call came to nothing: AWS's code, or our reason; a sentence; what is stored, if a condition failed."""
 
     def __init__(self, code: str, why: str, stored: Mapping[str, Any] | None = None) -> None:
         super().__init__(why)
         self.code = code
+        self.reason = code if code in _OURS else _REASONS.get(code, "journal_failed")
         self.stored = stored
 
 
@@ -133,7 +150,7 @@ class DynamoJournal:
     def _judge(self, table: Mapping[str, Any]) -> None:
         status = table["TableStatus"]
         if status == "CREATING":
-            raise Transient("journal", self._say("it is still being made"))
+            raise Transient("journal_missing", self._say("it is still being made"))
         if status not in {"ACTIVE", "UPDATING"}:
             raise Misconfigured([self._say(f"it is {status}")])
         (key_type,) = TABLE["AttributeDefinitions"]
@@ -265,10 +282,10 @@ class DynamoJournal:
         except _TroubleError as trouble:
             if trouble.code in final:
                 raise Misconfigured([self._say(str(trouble))]) from None
-            raise Transient("journal", self._say(str(trouble))) from None
+            raise Transient(trouble.reason, self._say(str(trouble))) from None
         except (KeyError, TypeError, ValueError):
             hint = "what it holds is not attachd's, or a newer one's"
-            raise Transient("journal", self._say(hint)) from None
+            raise Transient(_UNREADABLE, self._say(hint)) from None
 
     def _say(self, what: str) -> str:
         return f"[journal] table {self._table!r}: {what}"
@@ -280,17 +297,19 @@ def _trouble(error: Exception) -> _TroubleError:
         case ClientError():
             code = str(error.response.get("Error", {}).get("Code", ""))
             if error.operation_name not in _OPERATIONS:  # credentials were being fetched on the way
-                return _TroubleError("", f"no AWS credentials: {error.operation_name} answered {code}")
+                return _TroubleError(
+                    _CREDENTIALS, f"no AWS credentials: {error.operation_name} answered {code}"
+                )
             return _TroubleError(
                 code, _ADVICE.get(code, f"DynamoDB answered {code}"), error.response.get("Item")
             )
         case NoCredentialsError() | PartialCredentialsError() | CredentialRetrievalError():
-            return _TroubleError("", "no usable AWS credentials")
+            return _TroubleError(_CREDENTIALS, "no usable AWS credentials")
         case BotoCoreError() | aiohttp.ClientError() | OSError():
             hint = "check the network, the VPC endpoint, AWS_ENDPOINT_URL_DYNAMODB"
-            return _TroubleError("", f"DynamoDB does not answer ({type(error).__name__}); {hint}")
+            return _TroubleError(_UNREACHABLE, f"DynamoDB does not answer ({type(error).__name__}); {hint}")
         case _:
-            return _TroubleError("", f"DynamoDB's reply cannot be read ({type(error).__name__})")
+            return _TroubleError(_UNREADABLE, f"DynamoDB's reply cannot be read ({type(error).__name__})")
 
 
 # ── what stands in the table ───────────────────────────────────────────────────────────────────

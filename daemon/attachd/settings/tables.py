@@ -35,13 +35,20 @@ from attachd.settings.sources import Source
 ENV_PREFIX: Final = "ATTACHD_"
 
 
+class _Kept(Table):
+    unavailable: Literal["wait", "attach"] = Field(
+        "wait",
+        description="while it does not answer: put events off, or attach bots all the same, from memory",
+    )
+
+
 class MemoryJournal(Table):
     """Forgets at a restart."""
 
     type: Literal["memory"]
 
 
-class SqliteJournal(Table):
+class SqliteJournal(_Kept):
     """One file, for one process."""
 
     type: Literal["sqlite"]
@@ -54,7 +61,7 @@ class SqliteJournal(Table):
         return self.path or Path(environ.get("STATE_DIRECTORY", ".").split(":")[0]) / "journal.sqlite"
 
 
-class DynamoJournal(Table):
+class DynamoJournal(_Kept):
     """One DynamoDB table, for several processes, which share the quota, too."""
 
     type: Literal["dynamodb"]

@@ -17,6 +17,7 @@ from attachd.claims import Claims
 from attachd.gates import Gates, RuntimeGate
 from attachd.instances import Instances
 from attachd.journals.memory import MemoryJournal
+from attachd.journals.watched import WatchedJournal
 from attachd.metrics import Metrics
 from attachd.pipeline import Pipeline
 from attachd.progress import Progress
@@ -59,11 +60,17 @@ class App:
     instances: Instances
     gates: Gates
     connects: Connects
+    journal: WatchedJournal
 
     @property
     def trouble(self) -> list[str]:
         """Why chats get no bot at the moment, a sentence each; none when they do."""
-        return [*self.service.trouble, *self.instances.trouble, *self.gates.trouble]
+        return [
+            *self.service.trouble,
+            *self.journal.trouble,
+            *self.instances.trouble,
+            *self.gates.trouble,
+        ]
 
     @property
     def waiting(self) -> int:
@@ -86,7 +93,11 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
         shadow = mode.rehearsal
-        journal = MemoryJournal() if shadow else parts.journal(config, partial(aws.session, os.environ))
+        journal = WatchedJournal(
+            MemoryJournal() if shadow else parts.journal(config, partial(aws.session, os.environ)),
+            attach=not isinstance(config.journal, s.MemoryJournal) and config.journal.unavailable == "attach",
+            errors=metrics.journal_errors,
+        )
         await stack.enter_async_context(journal.open())
         connects = Connects(config, metrics, stack, shadow=shadow)
         instances = Instances(
@@ -125,6 +136,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
                 "runtimes": gates.run,
                 "replicas": replicas.run,
                 "journal": partial(claims.compact, config.service.keep),
+                "journal watch": journal.run,
             },
             metrics=metrics,
             progress=progress,
@@ -135,7 +147,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         for table in config.instances:
             await instances.of(table.arn)
         connects.serve()
-        yield App(service, pipeline, metrics, progress, instances, gates, connects)
+        yield App(service, pipeline, metrics, progress, instances, gates, connects, journal)
 
 
 async def _gates(

@@ -1,0 +1,164 @@
+"""Journals that fail in mid-run, the real file and the real table, under both settings; and what an operator sees of it."""
+
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import anyio
+import pytest
+from aiobotocore.session import get_session
+
+import embedded
+from attachd.demo import aws
+from attachd.errors import Misconfigured, Transient
+from attachd.journals.dynamodb import DynamoJournal
+from attachd.journals.sqlite import SqliteJournal
+from attachd.journals.watched import WatchedJournal
+from attachd.lifecycle import Entry, Stage
+from attachd.metrics import Metrics
+
+NOW = 1_800_000_000.0
+
+
+def entry(number: int = 1, version: int = 1) -> Entry:
+    return Entry(f"c-{number}", Stage.CLAIMED, version, NOW, "us")
+
+
+@asynccontextmanager
+async def watched(journal: SqliteJournal | DynamoJournal, *, attach: bool) -> AsyncIterator[WatchedJournal]:
+    made = WatchedJournal(journal, attach=attach, errors=Metrics().journal_errors)
+    async with made.open(), anyio.create_task_group() as tasks:
+        tasks.start_soon(made.run)
+        yield made
+        tasks.cancel_scope.cancel()
+
+
+async def until(true: Callable[[], bool]) -> None:
+    with anyio.fail_after(15):
+        while not true():
+            await anyio.sleep(0.05)
+
+
+def fill(journal: SqliteJournal, *, full: bool) -> None:
+    """As if the disk were full: the file may not grow."""
+    assert journal._db is not None
+    (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
+    journal._db.execute(f"PRAGMA max_page_count = {pages if full else 1_000_000}")
+
+
+def padded(number: int) -> Entry:
+    return Entry(f"c-{number}", Stage.CLAIMED, 1, NOW, "us", rule="a long name " * 200)
+
+
+async def put_padded(journal: WatchedJournal) -> None:
+    for number in range(100):
+        assert await journal.put(padded(number)) == padded(number)
+
+
+async def test_with_a_full_disk_and_told_to_wait_events_are_put_off_until_there_is_room(
+    tmp_path: Path,
+) -> None:
+    inner = SqliteJournal(tmp_path / "journal.sqlite")
+    async with watched(inner, attach=False) as journal:
+        fill(inner, full=True)
+        with pytest.raises(Transient, match="make room on that disk"):
+            await put_padded(journal)
+        assert "journal_full" in journal.trouble[0]
+        fill(inner, full=False)
+        await journal.put(padded(100))
+        assert journal.trouble == []
+
+
+async def test_with_a_full_disk_and_told_to_attach_nobody_waits_and_nothing_is_lost_once_there_is_room(
+    tmp_path: Path,
+) -> None:
+    inner = SqliteJournal(tmp_path / "journal.sqlite")
+    async with watched(inner, attach=True) as journal:
+        fill(inner, full=True)
+        await put_padded(journal)
+        assert "journal_full" in journal.trouble[0]
+        fill(inner, full=False)
+        await until(lambda: not journal.trouble and not journal._untold)
+        assert [await inner.get(f"c-{number}") for number in range(100)] == [padded(n) for n in range(100)]
+
+
+@pytest.mark.parametrize("attach", [True, False])
+async def test_a_file_that_is_deleted_in_mid_run_is_named_until_attachd_is_restarted(
+    tmp_path: Path, *, attach: bool
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    async with watched(SqliteJournal(path), attach=attach) as journal:
+        await journal.put(entry())
+        path.unlink()
+        for version in (2, 3):
+            if attach:
+                assert await journal.put(entry(1, version)) == entry(1, version)
+            else:
+                with pytest.raises(Transient, match="restart attachd"):
+                    await journal.put(entry(1, version))
+        assert "journal.sqlite was removed or replaced" in journal.trouble[0]
+        await anyio.sleep(2.5)
+        assert journal.trouble, "that it can still be read is no comfort"
+
+
+async def test_a_file_that_is_spoilt_in_mid_run_is_no_reason_to_stop_if_told_to_attach(
+    tmp_path: Path,
+) -> None:
+    inner = SqliteJournal(path := tmp_path / "journal.sqlite")
+    async with watched(inner, attach=True) as journal:
+        for number in range(300):
+            await journal.put(entry(number))
+        assert inner._db is not None
+        inner._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        inner._db.execute("PRAGMA cache_size = 0")
+        with path.open("r+b") as file:
+            file.seek(4096)
+            file.write(b"\xff" * (path.stat().st_size - 4096))
+        assert await journal.get("c-7") == entry(7), "as last seen"
+        assert await journal.put(entry(7, 2)) == entry(7, 2)
+        assert "put the file aside" in journal.trouble[0]
+
+
+@pytest.mark.parametrize("attach", [True, False])
+async def test_a_file_that_another_process_serves_from_ends_the_start_whatever_the_setting(
+    tmp_path: Path, *, attach: bool
+) -> None:
+    path = tmp_path / "journal.sqlite"
+    async with SqliteJournal(path).open():
+        with pytest.raises(Misconfigured, match="another attachd has it open"):
+            async with WatchedJournal(
+                SqliteJournal(path), attach=attach, errors=Metrics().journal_errors
+            ).open():
+                pass
+
+
+@pytest.fixture
+def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Tables]:
+    with embedded.tables() as made:
+        for name, value in (aws.credentials() | {"AWS_ENDPOINT_URL_DYNAMODB": made.url}).items():
+            monkeypatch.setenv(name, value)
+        yield made
+
+
+@pytest.mark.parametrize("attach", [True, False])
+async def test_a_throttled_table_is_waited_for_or_served_beside_as_is_set(
+    tables: embedded.Tables, *, attach: bool
+) -> None:
+    inner = DynamoJournal(get_session(), "attachd", keep_seconds=3600, user_agent="attachd/test")
+    await inner.create()
+    async with watched(inner, attach=attach) as journal:
+        await journal.put(entry(1))
+        tables.throttled = {"PutItem", "GetItem"}
+        if attach:
+            assert await journal.put(entry(1, 2)) == entry(1, 2)
+            assert await journal.get("c-1") == entry(1, 2)
+        else:
+            with pytest.raises(Transient, match="throttled; make it on-demand") as failed:
+                await journal.put(entry(1, 2))
+            assert failed.value.reason == "journal_throttled"
+        assert "throttled; make it on-demand" in journal.trouble[0]
+        tables.throttled = set()
+        if not attach:
+            await journal.put(entry(1, 2))
+        await until(lambda: not journal.trouble and not journal._untold)
+        assert await inner.get("c-1") == entry(1, 2)
