@@ -207,7 +207,7 @@ async def test_an_end_is_the_documented_cloud_event_and_holds_no_credential(bots
         "id": "c-1_2_ended",
         "data": {
             "contact": hand_off["data"]["contact"],
-            "bot": {"name": "concierge", "display_name": "Ava"},
+            "bot": {"name": "concierge"},
             "generation": 2,
             "reason": "ended",
         },

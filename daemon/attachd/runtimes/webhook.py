@@ -24,6 +24,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from http import HTTPStatus
+from math import inf
 from typing import Any, Final
 from urllib.parse import urlsplit
 
@@ -133,7 +134,8 @@ class WebhookRuntime:
     async def _ask(self, method: str, seconds: float, **request: Any) -> tuple[int, CIMultiDictProxy[str]]:
         if self._http is None:
             raise RuntimeError("the runtime is not open")
-        request["timeout"] = aiohttp.ClientTimeout(total=seconds)
+        # To the millisecond: aiohttp rounds what is longer than the threshold up to whole seconds.
+        request["timeout"] = aiohttp.ClientTimeout(total=seconds, ceil_threshold=inf)
         request["ssl"] = True if self._tls is None else self._tls.context
         try:
             async with self._http.request(method, self._url, allow_redirects=False, **request) as reply:
@@ -148,9 +150,7 @@ class WebhookRuntime:
         except aiohttp.ClientConnectorError as error:
             raise Transient("unreachable", f"{self._where}: {type(error).__name__}") from None
         except (aiohttp.ClientError, OSError) as error:
-            if isinstance(
-                error.__cause__, ssl.SSLError
-            ):  # it does not like ours: TLS 1.3 says so after the handshake
+            if isinstance(error.__cause__, ssl.SSLError):  # of ours, TLS 1.3 complains after the handshake
                 detail = f"{self._where}: {_tls_problem(error.__cause__)}"
                 raise Transient("tls", detail, ambiguous=True) from None
             raise Transient("unreachable", f"{self._where}: {type(error).__name__}", ambiguous=True) from None
