@@ -25,7 +25,7 @@ from acceptance.town import Robot, Town, town
 from attachd.demo.play import truth
 
 VISIBILITY_SECONDS = 3
-AT_ONCE = 12
+AT_ONCE = 8
 #: Of 200 processes, none knows of the other's calls.
 UNLIMITED = ("--rate", "1000", "--burst", "1000")
 
