@@ -42,8 +42,9 @@ bench: $(READY)  ## what it measures against its peers, in one run
 soak: $(READY)   ## a million events through each kind of source; about ten minutes
 	@$(BIN)/python bench/soak.py
 
-docs: $(READY)   ## write docs/reference.md from the code
+docs: $(READY)   ## write docs/reference.md and docs/rooms.md from the code
 	@$(BIN)/python docs/generate.py
+	@$(BIN)/python docs/rooms.py
 
 lock: $(READY)   ## resolve the dependencies again, hashed, naming no registry
 	@$(BIN)/uv pip compile pyproject.toml --group dev --all-extras $(LOCK) -o requirements/dev.txt

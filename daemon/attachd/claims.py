@@ -99,8 +99,11 @@ class Claims:
             del self._hands[contact_id]
             hand.let_go.set()
 
-    async def end(self, contact_id: str, effect: Effect) -> None:
+    async def end(self, contact_id: str, effect: Effect) -> Entry | None:
         """Record an event that ends or changes the chat, if need be ahead of the chat itself.
+
+        Returns:
+            What was known of a chat that a runtime has, when this is what ended it.
 
         Raises:
             Transient: the journal does not answer.
@@ -109,9 +112,10 @@ class Claims:
             hand.ended = lifecycle.DEPARTURES[effect]  # known here at once, whatever the journal does
         entry = await self._journal.get(contact_id)
         while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
-            entry = await self._journal.put(after)
+            before, entry = entry, await self._journal.put(after)
             if entry == after:
-                return
+                return before if before is not None and before.stage is Stage.HANDED_OFF else None
+        return None
 
     async def over(self, contact_id: str) -> bool:
         """Whether a contact's end is on record, whoever read it; one that the journal has forgotten is over, too.

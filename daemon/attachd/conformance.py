@@ -241,4 +241,4 @@ def _handoff(contact_id: str) -> Handoff:
 
 
 def _farewell(handoff: Handoff) -> ChatEnded:
-    return ChatEnded(f"{handoff.key}_ended", handoff.contact, handoff.bot, handoff.generation, "ended")
+    return ChatEnded(f"{handoff.key}_ended", handoff.contact, handoff.bot.name, handoff.generation, "ended")

@@ -202,6 +202,11 @@ def closing(entry: Entry, now: float, useful: float = USEFUL_SECONDS, lapse: flo
     return max(0.0, entry.requested_at + lapse - now)
 
 
+def handoff_key(entry: Entry) -> str:
+    """The runtime's idempotency key for this generation's participant: the same after any crash, on any machine."""
+    return f"{entry.contact_id}_{entry.generation}"
+
+
 def client_token(instance_id: str, contact_id: str, generation: int) -> str:
     """CreateParticipant's idempotency token: the same after any crash, on any machine; 64 characters."""
     return hashlib.sha256(f"{instance_id}|{contact_id}|{generation}".encode()).hexdigest()

@@ -290,13 +290,14 @@ class ChatEnded:
 
     Attributes:
         key: stable over every retry and restart, and none of a hand-off's.
+        bot: its name.
         generation: of the hand-off that the runtime accepted.
         reason: ``ended``, or ``agent_joined``.
     """
 
     key: str
     contact: Contact
-    bot: Bot
+    bot: str
     generation: int
     reason: str
 

@@ -7,6 +7,7 @@ participant that we have connected ourselves has the chat's patience instead.
 
 import random
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import anyio
@@ -15,22 +16,23 @@ import structlog
 from attachd.chat import Chat
 from attachd.errors import Permanent, Transient
 from attachd.gates import Gates
-from attachd.lifecycle import LAPSE_SECONDS
+from attachd.lifecycle import LAPSE_SECONDS, Entry, handoff_key
 from attachd.metrics import Metrics, counted
-from attachd.model import Handoff, Outcome
+from attachd.model import ChatEnded, Contact, Handoff, Outcome
 from attachd.retry import Backoff, retrying
 
 # The runtime needs a moment to connect: an offer that comes later than this before the end is no use.
 OFFER_MARGIN_SECONDS: Final = 2.0
 #: What the fallback has of the same window, or half of what is left of it.
 FALLBACK_SECONDS: Final = 5.0
+_FAREWELL_SECONDS: Final = 20.0
 _BACKOFF: Final = Backoff(first=0.2, cap=2.0)
 
 log = structlog.get_logger(__name__)
 
 
 class Offers:
-    """Makes offers.
+    """Makes offers; and tells the runtime that took one when its chat is over.
 
     Args:
         gates: the runtimes, which learn how each offer ended.
@@ -79,6 +81,33 @@ class Offers:
             else:
                 return fallback
         raise self._verdict(chat, handoff, refusal) from None
+
+    async def farewell(self, contact: Contact, entry: Entry, reason: str) -> None:
+        """Tell the runtime that has this chat that it is over: on best effort, for some seconds.
+
+        Args:
+            contact: as the event that ended it tells.
+            entry: what was known of it until then.
+            reason: ``ended`` or ``agent_joined``.
+        """
+        gate = self._gates.runtimes.get(entry.runtime or "")
+        if gate is None:  # taken before that was recorded, or a table that is no more
+            return
+        key = f"{handoff_key(entry)}_ended"
+        farewell = ChatEnded(key, contact, entry.bot or "", entry.generation, reason)
+        until = anyio.current_time() + _FAREWELL_SECONDS
+        try:
+            with anyio.fail_after(_FAREWELL_SECONDS):
+                told = partial(gate.runtime.ended, farewell)
+                await retrying(told, backoff=_BACKOFF, until=until, dice=self._dice)
+        except (Transient, Permanent, TimeoutError) as error:
+            log.warning(
+                "chat.end_not_told",
+                contact=contact.id,
+                runtime=gate.name,
+                reason=str(error) or "no answer",
+                next="its bot learns it from Connect",
+            )
 
     def _until(self, chat: Chat, handoff: Handoff) -> float:
         """The end of the window or, if the participant is connected already, of patience; on the event loop's clock."""

@@ -22,7 +22,7 @@ from attachd.decode import MAX_BYTES, decode
 from attachd.errors import Permanent, Transient
 from attachd.gates import Gates, Way
 from attachd.instances import Instances
-from attachd.lifecycle import DEPARTURES, UPDATED, Effect, Stage, effect
+from attachd.lifecycle import DEPARTURES, UPDATED, Effect, Stage, effect, handoff_key
 from attachd.logs import Trail
 from attachd.metrics import Metrics
 from attachd.model import Bot, Choice, Contact, ContactEvent, Delivery, Handoff, Outcome, Participant
@@ -176,7 +176,7 @@ class Pipeline:
         try:
             entry = await chat.claim.move(Stage.ATTACHED, participant_id=participant.id)
             handoff = Handoff(
-                key=f"{entry.contact_id}_{entry.generation}",
+                key=handoff_key(entry),
                 contact=chat.contact,
                 bot=bot,
                 rule=chat.choice.rule,
@@ -220,7 +220,9 @@ class Pipeline:
         self._instances.call_away(contact.id, DEPARTURES[what])
         if what is not Effect.QUEUES:
             self._gates.ended(contact.id)
-        await self._claims.end(contact.id, what)
+        had = await self._claims.end(contact.id, what)
+        if had is not None:
+            await self._offers.farewell(contact, had, DEPARTURES[what].value)
         return Result(Outcome.NOTED, event_type)
 
     def _patience(self, since: float, choice: Choice, claim: Claim) -> float:

@@ -39,7 +39,7 @@ async def test_a_marked_token_is_in_no_log_metric_journal_or_queue(tmp_path: Pat
             await place.start_chat()
         outcomes = [line["outcome"] for line in await place.settled(16, within=60)]
         assert {"attached", "unserved"} <= set(outcomes)
-        metrics = await place.get(f"{daemon.url}/metrics")
+        pages = [await place.get(f"{daemon.url}/{page}") for page in ("metrics", "healthz", "readyz", "")]
         files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         rows = _rows(tmp_path / "journal.sqlite", place)
         queued = _everything_queued(place)
@@ -52,7 +52,7 @@ async def test_a_marked_token_is_in_no_log_metric_journal_or_queue(tmp_path: Pat
     assert {"attachd.log", "journal.sqlite", "journal.sqlite-wal", "attachd.toml"} <= set(files)
     seen = [name for name, content in files.items() if MARKER.encode() in content]
     assert seen == []
-    assert MARKER not in metrics
+    assert MARKER not in "".join(pages)
     assert MARKER not in rows
     assert MARKER not in queued
     assert MARKER not in json.dumps(told["calls"])

@@ -153,7 +153,7 @@ async def test_a_kill_at_any_await_of_a_delivery_ends_with_one_bot(
         return None
 
     robot.before = count
-    async with town(tmp_path, robot, simulate=UNLIMITED) as place, forking() as fork:
+    async with town(tmp_path, robot, simulated=UNLIMITED) as place, forking() as fork:
 
         async def one(at: int, side: str, limit: anyio.CapacityLimiter, found: dict[str, Chat]) -> None:
             async with limit:

@@ -4,7 +4,7 @@ import base64
 import json
 import os
 import signal
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -195,14 +195,15 @@ async def town(
     visibility: str = "10s",
     marker: str = "simulated",
     level: str = "debug",
-    simulate: tuple[str, ...] = ("--events", "eventbridge:default"),
+    simulated: Sequence[str] = (),
 ) -> AsyncIterator[Town]:
-    """Build one; ``robot`` serves in it, ``simulate`` are the simulator's options."""
+    """Build one; ``robot`` serves in it. ``simulated`` are further options of the simulator's."""
     async with AsyncExitStack() as stack:
         embedded = stack.enter_context(aws.embedded(shipped("config/eventbridge-rule.json")))
         command = processes.attachd(
-            *("simulate", "--token-marker", marker, *simulate),
+            *("simulate", "--events", "eventbridge:default", "--token-marker", marker),
             *("--instance-arn", f"arn:aws:connect:{aws.REGION}:111122223333:instance/{INSTANCE_ID}"),
+            *simulated,
         )
         simulator = await stack.enter_async_context(
             processes.running("simulator", command, embedded.environment, folder, says="simulated at")

@@ -53,9 +53,7 @@ def handoff(generation: int = 1) -> Handoff:
 
 def farewell(generation: int = 1) -> ChatEnded:
     contact = Contact("c-1", INSTANCE, "CHAT", "c-1")
-    return ChatEnded(
-        f"c-1_{generation}_ended", contact, Bot("concierge", "Ava", "ava"), generation, "agent_joined"
-    )
+    return ChatEnded(f"c-1_{generation}_ended", contact, "concierge", generation, "agent_joined")
 
 
 class Stage(Protocol):

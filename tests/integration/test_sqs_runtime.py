@@ -47,7 +47,7 @@ def handoff(contact: str = "c-1", generation: int = 1, *, seconds: float = 15) -
     )
 
 
-FAREWELL = ChatEnded("c-1_1_ended", handoff().contact, handoff().bot, 1, "ended")
+FAREWELL = ChatEnded("c-1_1_ended", handoff().contact, handoff().bot.name, 1, "ended")
 
 
 @pytest.fixture(scope="module")

@@ -46,7 +46,7 @@ HANDOFF = Handoff(
     connect_by=time.time() + 3600,
 )
 
-FAREWELL = ChatEnded("c-1_2_ended", HANDOFF.contact, HANDOFF.bot, 2, "ended")
+FAREWELL = ChatEnded("c-1_2_ended", HANDOFF.contact, HANDOFF.bot.name, 2, "ended")
 
 Reply = Callable[[web.Request], Awaitable[web.StreamResponse]]
 

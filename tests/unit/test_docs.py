@@ -36,6 +36,11 @@ def test_the_reference_is_what_make_docs_writes() -> None:
     assert (ROOT / "docs" / "reference.md").read_text() == written, "run `make docs`"
 
 
+def test_the_plan_of_the_house_is_what_make_docs_writes() -> None:
+    written = runpy.run_path(str(ROOT / "docs" / "rooms.py"))["plan"]()
+    assert (ROOT / "docs" / "rooms.md").read_text() == written, "run `make docs`"
+
+
 def test_the_configuration_in_the_readme_is_a_good_one(tmp_path: Path) -> None:
     [block] = blocks(ROOT / "README.md", "toml")
     path = tmp_path / "attachd.toml"
@@ -114,7 +119,7 @@ def test_the_events_in_the_docs_are_those_that_are_sent(contact_event: Callable[
         ),
         connect_by=event.time + 15,
     )
-    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot, handoff.generation, "ended")
+    farewell = ChatEnded("c-1_1_ended", handoff.contact, handoff.bot.name, handoff.generation, "ended")
     shown, shown_at_the_end = blocks(ROOT / "docs" / "runtimes.md", "json")
     assert json.loads(shown) == json.loads(payload.attached(handoff, event.time))
     assert json.loads(shown_at_the_end) == json.loads(payload.ended(farewell, event.time))
@@ -191,3 +196,14 @@ def _keys(table: Any, path: str = "") -> Iterator[str]:
     elif isinstance(table, list | tuple):
         for item in table:
             yield from _keys(item, path)
+
+
+def test_every_clause_of_the_delivery_contract_is_held_by_a_test_that_is_there() -> None:
+    named = set(re.findall(r"`(test_\w+)`", (ROOT / "docs" / "delivery-contract.md").read_text()))
+    there = {
+        name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", path.read_text())
+    }
+    assert len(named) > 15
+    assert named <= there, named - there

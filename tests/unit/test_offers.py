@@ -186,3 +186,57 @@ async def test_while_a_participant_may_be_there_only_its_own_bot_is_asked_for_an
     for request in connect.requests:
         names.setdefault(request.client_token, set()).add(request.display_name)
     assert list(names.values()) == [{"First"}, {"Second"}]
+
+
+# ── farewell ───────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("event_type", "reason"), [("DISCONNECTED", "ended"), ("CONNECTED_TO_AGENT", "agent_joined")]
+)
+async def test_the_runtime_that_has_a_chat_is_told_once_that_it_is_over(
+    contact_event: Build, event_type: str, reason: str
+) -> None:
+    town = Town()
+    await town.carry(contact_event("c-1"))
+    for _ in range(2):  # events come twice
+        assert (await town.carry(contact_event("c-1", event_type))).outcome is Outcome.NOTED
+    ((key, told),) = town.ava.ends.items()
+    assert (key, told.bot, told.generation, told.reason) == ("c-1_1_ended", "concierge", 1, reason)
+    assert town.sorry.ends == {}
+
+
+async def test_the_fallback_that_took_a_chat_is_the_one_that_is_told(contact_event: Build) -> None:
+    town = Town()
+    town.ava.faults.append(REFUSED)
+    await town.carry(contact_event("c-1"))
+    await town.carry(contact_event("c-1", "DISCONNECTED"))
+    assert (list(town.ava.ends), list(town.sorry.ends)) == ([], ["c-1_1_ended"])
+
+
+async def test_nobody_is_told_of_a_chat_that_no_runtime_had(contact_event: Build) -> None:
+    town = Town()
+    town.ava.down = town.sorry.down = Transient("unreachable")
+    await town.carry(contact_event("c-1"))
+    town.ava.down = town.sorry.down = None
+    for contact_id in ("c-1", "c-2"):
+        await town.carry(contact_event(contact_id, "DISCONNECTED"))
+    assert town.ava.ends == town.sorry.ends == {}
+
+
+async def test_a_runtime_that_does_not_hear_of_an_end_is_told_again_for_some_seconds_and_holds_nothing_up(
+    contact_event: Build,
+) -> None:
+    town = Town()
+    await town.carry(contact_event("c-1"))
+    await town.carry(contact_event("c-2"))
+    town.ava.down = Transient("unreachable")
+    began = now()
+    assert (await town.carry(contact_event("c-1", "DISCONNECTED"))).outcome is Outcome.NOTED
+    assert now() - began < 25
+    assert town.ava.ends == {}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(town.carry, contact_event("c-2", "DISCONNECTED"))
+        await anyio.sleep(5)
+        town.ava.down = None
+    assert list(town.ava.ends) == ["c-2_1_ended"]

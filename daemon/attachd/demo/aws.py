@@ -31,6 +31,7 @@ class Aws:
         """What points any AWS tool at it."""
         return credentials() | {
             "AWS_ENDPOINT_URL_SQS": self.url,
+            "AWS_ENDPOINT_URL_SNS": self.url,
             "AWS_ENDPOINT_URL_EVENTBRIDGE": self.url,
             "AWS_ENDPOINT_URL_DYNAMODB": self.url,
         }

@@ -33,7 +33,7 @@ def ended(farewell: ChatEnded, now: float) -> bytes:
     """The ``attachd.chat.ended.v1`` event: holds no credential."""
     data = {
         "contact": _contact(farewell.contact),
-        "bot": _bot(farewell.bot),
+        "bot": {"name": farewell.bot},
         "generation": farewell.generation,
         "reason": farewell.reason,
     }
