@@ -237,7 +237,7 @@ async def kinesis(_events: int) -> AsyncIterator[Source]:
                 aside=None,
                 owner="soak",
                 start=Edge.TRIM_HORIZON,
-                timing=Timing(poll=1.0),
+                timing=Timing(poll=1.0, lease=60.0),
                 progress=Progress(time.monotonic),
                 now=time.time,
                 dice=random.Random(1),

@@ -28,8 +28,8 @@ _SENTINEL_SECONDS: Final = (
     86_400  # documented samples carry 1970-01-01T00:00:00.001Z for "it has not happened"
 )
 
-#: Any of these, and no ``detail``: it is the detail itself.
-_KEYS: Final = frozenset({"contactId", "ContactId", "eventType", "EventType"})
+#: Both of either, and no ``detail``: it is the detail itself.
+_OF_A_DETAIL: Final = ({"contactId", "eventType"}, {"ContactId", "EventType"})
 _ABOUT: Final = {
     "CONNECTED_TO_SYSTEM": "connectedToSystemTimestamp",
     "DISCONNECTED": "disconnectTimestamp",
@@ -57,7 +57,7 @@ def decode(body: bytes, *, received_at: float, max_bytes: int) -> ContactEvent:
     if isinstance(document, dict) and document.get("Type") == "Notification":
         message = document.get("Message")
         document = _json(message) if isinstance(message, str) else None
-    if isinstance(document, dict) and "detail" not in document and _KEYS & document.keys():
+    if isinstance(document, dict) and "detail" not in document and _is_detail(document):
         document = {"source": "aws.connect", "detail-type": DETAIL_TYPE, "detail": document}
     if not isinstance(document, dict) or not isinstance(document.get("detail"), dict):
         raise Permanent(Outcome.NOT_A_CONTACT_EVENT, detail="the body is JSON, but no EventBridge envelope")
@@ -66,6 +66,10 @@ def decode(body: bytes, *, received_at: float, max_bytes: int) -> ContactEvent:
         raise Permanent(Outcome.NOT_A_CONTACT_EVENT, detail=f"detail-type is {seen!r}, not {DETAIL_TYPE!r}")
     document = document | {"detail": _plain(document["detail"])}
     return _event(document, document["detail"], received_at)
+
+
+def _is_detail(document: dict[str, Any]) -> bool:
+    return any(keys <= document.keys() for keys in _OF_A_DETAIL)
 
 
 def _json(text: bytes | str) -> Any:

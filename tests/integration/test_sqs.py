@@ -218,6 +218,7 @@ async def test_visibility_and_wait_are_set_by_us_at_every_receive(
         "WaitTimeSeconds": 1,
         "VisibilityTimeout": VISIBILITY_SECONDS,
         "MessageSystemAttributeNames": ["ApproximateReceiveCount"],
+        "AttributeNames": ["ApproximateReceiveCount"],
     }
     assert call.user_agent.startswith("attachd/test")
 

@@ -183,8 +183,11 @@ def test_a_damaged_event_is_an_event_or_a_documented_outcome(data: st.DataObject
         (b'{"Type":"Notification","Message":"\\ud800"}', Outcome.NOT_JSON),
         (b'{"Type":"SubscriptionConfirmation","Message":"{}"}', Outcome.NOT_A_CONTACT_EVENT),
         (json.dumps(_notification(json.dumps(_notification("{}")))).encode(), Outcome.NOT_A_CONTACT_EVENT),
-        (b'{"contactId":"c-1"}', Outcome.UNKNOWN_TYPE),
-        (b'{"eventType":"INITIATED"}', Outcome.NO_CONTACT_ID),
+        (b'{"contactId":"c-1"}', Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"eventType":"INITIATED"}', Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"contactId":"c-1","EventType":"INITIATED"}', Outcome.NOT_A_CONTACT_EVENT),
+        (b'{"contactId":"c-1","eventType":"NEW"}', Outcome.UNKNOWN_TYPE),
+        (b'{"contactId":7,"eventType":"INITIATED"}', Outcome.NO_CONTACT_ID),
     ],
 )
 def test_what_is_no_contact_event_ends_as_its_own_outcome(body: bytes, outcome: Outcome) -> None:

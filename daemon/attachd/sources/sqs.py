@@ -33,6 +33,7 @@ _BATCH: Final = 10  # entries in one call (API reference)
 _MAX_VISIBILITY: Final = 43_200  # 12 hours
 _SETTLE_SECONDS: Final = 5.0
 _CONNECTIONS: Final = 20
+_COUNT: Final = "ApproximateReceiveCount"
 
 log = structlog.get_logger(__name__)
 
@@ -179,7 +180,8 @@ class SqsSource:
                 MaxNumberOfMessages=min(limit, self._queue.batch),
                 WaitTimeSeconds=self._queue.poll_seconds,
                 VisibilityTimeout=self._queue.visibility_seconds,
-                MessageSystemAttributeNames=["ApproximateReceiveCount"],
+                MessageSystemAttributeNames=[_COUNT],
+                AttributeNames=[_COUNT],  # the same, as endpoints knew it before
             )
             deliveries = [self._delivery(message) for message in answer.get("Messages", [])]
         except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
@@ -194,7 +196,7 @@ class SqsSource:
             id=message["MessageId"],
             body=message["Body"].encode(errors="surrogatepass"),
             received_at=self._now(),
-            attempt=int(message.get("Attributes", {}).get("ApproximateReceiveCount", 1)),
+            attempt=int(message.get("Attributes", {}).get(_COUNT, 1)),
             handle=message["ReceiptHandle"],
         )
 
