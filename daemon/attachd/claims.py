@@ -69,11 +69,15 @@ class Claims:
         self._hands: dict[str, _Hand] = {}
 
     @asynccontextmanager
-    async def hold(self, contact_id: str) -> AsyncIterator["Claim"]:
+    async def hold(
+        self, contact_id: str, *, instance_arn: str | None = None, since: float | None = None
+    ) -> AsyncIterator["Claim"]:
         """Have the contact in hand; wait first while another delivery of this process has it.
 
         The wait is what makes a duplicate safe: it is acknowledged only once the delivery that it repeats has
         ended, and takes over if that one failed.
+
+        ``instance_arn`` and ``since`` go on record, so that the contact can be resumed from there.
 
         A ``Permanent`` with a closing outcome that leaves the block closes the contact.
 
@@ -85,7 +89,8 @@ class Claims:
             await other.let_go.wait()
         hand = self._hands[contact_id] = _Hand()
         try:
-            claim = Claim(self._journal, await self._take(contact_id), self._now, hand, self._generations)
+            entry = await self._take(contact_id, instance_arn, since)
+            claim = Claim(self._journal, entry, self._now, hand, self._generations)
             closed: Outcome | None = None
             try:
                 yield claim
@@ -139,7 +144,7 @@ class Claims:
             report()
             await anyio.sleep(_COMPACT_SECONDS)
 
-    async def _take(self, contact_id: str) -> Entry:
+    async def _take(self, contact_id: str, instance_arn: str | None, since: float | None) -> Entry:
         entry = await self._journal.get(contact_id)
         while True:
             rival = entry.owner if entry is not None else None
@@ -149,7 +154,9 @@ class Claims:
                     f"contact {contact_id} is in the hand of {rival}",
                     after=self._rival_seconds,
                 )
-            claimed = lifecycle.claim(entry, contact_id, self._owner, self._now())
+            claimed = lifecycle.claim(
+                entry, contact_id, self._owner, self._now(), instance_arn=instance_arn, since=since
+            )
             if isinstance(claimed, Outcome):
                 raise Permanent(claimed, detail=f"contact {contact_id} is {entry.stage if entry else 'new'}")
             entry = await self._journal.put(claimed)

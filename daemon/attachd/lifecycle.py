@@ -9,12 +9,14 @@ the journal's and ``claims``'s business. A move that the table does not allow ra
       │        closed ◄─────┼──┴───────────────┘                       │
       └─────────────────────┴──── any stage may end ───────────────────┘
 
+An operator may open a ``closed`` contact again (``attachd contacts retry``): it is ``claimed`` by nobody then.
 ``ended`` for a contact that was never seen is a tombstone: the end came first, events being unordered.
 """
 
 import hashlib
 from dataclasses import dataclass, replace
 from enum import Enum, StrEnum
+from math import inf
 from typing import Final
 
 from attachd.model import Outcome
@@ -95,6 +97,7 @@ class Stage(StrEnum):
 
 #: Nothing is to be done any more for a contact that has come so far.
 FINAL: Final = frozenset({Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED})
+UNFINISHED: Final = frozenset(Stage) - FINAL
 
 MOVES: Final = {
     None: {Stage.CLAIMED, Stage.ENDED},
@@ -102,7 +105,7 @@ MOVES: Final = {
     Stage.ATTACHING: {Stage.ATTACHING, Stage.ATTACHED, Stage.CLOSED, Stage.ENDED},
     Stage.ATTACHED: {Stage.ATTACHED, Stage.ATTACHING, Stage.HANDED_OFF, Stage.CLOSED, Stage.ENDED},
     Stage.HANDED_OFF: {Stage.ENDED},
-    Stage.CLOSED: {Stage.ENDED},
+    Stage.CLOSED: {Stage.CLAIMED, Stage.ENDED},
     Stage.ENDED: set[Stage](),
 }
 
@@ -128,6 +131,8 @@ class Entry:
         rule: the rule that chose it.
         reason: why it closed or ended.
         runtime: who has it, once it is handed over.
+        instance_arn: the instance that it is on.
+        since: when the event happened that opened it, which a rule's patience is counted from.
     """
 
     contact_id: str
@@ -142,6 +147,37 @@ class Entry:
     rule: str | None = None
     reason: str | None = None
     runtime: str | None = None
+    instance_arn: str | None = None
+    since: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which entries are asked for.
+
+    Attributes:
+        stages: in one of these stages.
+        bot: with this bot; with any or none, unless given.
+        since: last changed then or later.
+        before: last changed earlier than that.
+    """
+
+    stages: frozenset[Stage] = frozenset(Stage)
+    bot: str | None = None
+    since: float = -inf
+    before: float = inf
+
+    def takes(self, entry: Entry) -> bool:
+        """Whether the entry is one of them."""
+        return (
+            entry.stage in self.stages
+            and self.bot in {None, entry.bot}
+            and self.since <= entry.changed_at < self.before
+        )
+
+
+#: Every entry.
+ALL: Final = Wanted()
 
 
 def move(entry: Entry, stage: Stage, now: float, **changes: object) -> Entry:
@@ -155,14 +191,30 @@ def move(entry: Entry, stage: Stage, now: float, **changes: object) -> Entry:
     return replace(entry, stage=stage, version=entry.version + 1, changed_at=now, **changes)  # type: ignore[arg-type]
 
 
-def claim(entry: Entry | None, contact_id: str, owner: str, now: float) -> Entry | Outcome:
+def claim(
+    entry: Entry | None,
+    contact_id: str,
+    owner: str,
+    now: float,
+    *,
+    instance_arn: str | None = None,
+    since: float | None = None,
+) -> Entry | Outcome:
     """Take a contact in hand, or say how its delivery ends instead.
 
     Whether another owner still lives is for the caller to judge: only a claim that is free, or whose owner is
     gone, may come here.
     """
     if entry is None:
-        return Entry(contact_id, Stage.CLAIMED, version=1, changed_at=now, owner=owner)
+        return Entry(
+            contact_id,
+            Stage.CLAIMED,
+            version=1,
+            changed_at=now,
+            owner=owner,
+            instance_arn=instance_arn,
+            since=since,
+        )
     match entry.stage:
         case Stage.HANDED_OFF | Stage.CLOSED:
             return Outcome.DUPLICATE
@@ -175,6 +227,12 @@ def claim(entry: Entry | None, contact_id: str, owner: str, now: float) -> Entry
 def release(entry: Entry, now: float) -> Entry:
     """Let go of a contact that is not finished; what was asked of Connect stays on record."""
     return replace(entry, owner=None, version=entry.version + 1, changed_at=now)
+
+
+def reopen(entry: Entry, now: float) -> Entry:
+    """Let a contact that was closed without a bot be claimed again; what was asked of Connect lapsed, or is not ours."""
+    fresh = next_generation(entry) if entry.requested_at is not None else entry
+    return move(fresh, Stage.CLAIMED, now, owner=None, reason=None)
 
 
 def next_generation(entry: Entry) -> Entry:

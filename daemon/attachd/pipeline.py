@@ -112,7 +112,7 @@ class Pipeline:
         trail.note(bot=choice.bots[0].name, rule=choice.rule)
 
         instance = await self._instances.of(contact.instance_arn)
-        async with self._claims.hold(contact.id) as claim:
+        async with self._claims.hold(contact.id, instance_arn=contact.instance_arn, since=since) as claim:
             until = anyio.current_time() + self._patience(since, choice, claim)
             chat = Chat(contact, instance, choice, claim, trail, since, until)
             await retrying(partial(self._serve, chat), backoff=_BACKOFF, until=until, dice=self._dice)

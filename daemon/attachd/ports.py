@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
-from attachd.lifecycle import Entry
+from attachd.lifecycle import ALL, Entry, Wanted
 from attachd.model import (
     AttachRequest,
     Beat,
@@ -172,6 +172,46 @@ class Journal(Protocol):
 
     async def purge(self, before: float) -> int:
         """Forget entries last changed before that time; returns how many. None where the store does so itself."""
+        ...
+
+    def entries(self, wanted: Wanted = ALL) -> AsyncGenerator[Entry, None]:
+        """The entries that are wanted, in no order; one that changes meanwhile may come twice, or be missing.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        ...
+
+    async def forget(self, entry: Entry) -> bool:
+        """Forget a contact if this is what is stored of it; whether it was.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        ...
+
+    async def recall(self, contact_id: str) -> None:
+        """Have whoever serves from this journal take the contact up again.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        ...
+
+    async def recalled(self) -> Sequence[str]:
+        """The contacts that were recalled; each is told once, to one process.
+
+        Raises:
+            Transient: the store does not answer.
+        """
+        ...
+
+    async def at_work(self) -> frozenset[str]:
+        """The owners that are at work, as a bystander sees it; may take seconds of watching.
+
+        Raises:
+            Transient: the store does not answer.
+        """
         ...
 
     async def beat(self, beat: Beat) -> Sequence[Beat]:

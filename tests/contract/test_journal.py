@@ -6,9 +6,11 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import closing
 from dataclasses import fields, replace
+from functools import partial
 from itertools import count
 from pathlib import Path
 from subprocess import PIPE
+from typing import Any
 from uuid import uuid4
 
 import anyio
@@ -24,7 +26,7 @@ from attachd.journals.dynamodb import DynamoJournal
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.journals.watched import WatchedJournal
-from attachd.lifecycle import Entry, Stage
+from attachd.lifecycle import UNFINISHED, Entry, Stage, Wanted
 from attachd.metrics import Metrics
 from attachd.model import Beat
 from attachd.ports import Journal
@@ -205,6 +207,9 @@ entries = st.builds(
     bot=st.none() | texts,
     rule=st.none() | texts,
     reason=st.none() | texts,
+    runtime=st.none() | texts,
+    instance_arn=st.none() | texts,
+    since=st.none() | times,
 )
 
 
@@ -252,6 +257,97 @@ async def test_purging_never_forgets_what_is_young(journal: Journal) -> None:
     await journal.put(entry())
     await journal.purge(NOW)
     assert await journal.get("c-1") == entry()
+
+
+# ── what an operator asks for ──────────────────────────────────────────────────────────────────
+
+SERVED = [entry for entry in ALL if entry != "watched and silent"]
+
+
+async def listed(journal: Journal, **wanted: Any) -> list[str]:
+    return sorted([found.contact_id async for found in journal.entries(Wanted(**wanted))])
+
+
+@pytest.mark.parametrize("journal", SERVED, indirect=True)
+async def test_entries_are_listed_by_stage_bot_and_age_each_once_and_whole(journal: Journal) -> None:
+    written = [
+        replace(entry(contact_id="a"), bot="ava", instance_arn="arn", since=NOW - 1),
+        replace(entry(contact_id="b", changed_at=NOW - 50), stage=Stage.CLOSED, bot="ava", owner=None),
+        replace(entry(contact_id="c", changed_at=NOW - 100), stage=Stage.ENDED, owner=None),
+    ]
+    for one in written:
+        await journal.put(one)
+    await journal.beat(Beat("us", 1, 0, 0.0))
+    await journal.recall("a")
+    found = [one async for one in journal.entries()]
+    assert sorted(found, key=lambda one: one.contact_id) == written
+    assert await listed(journal, stages=frozenset({Stage.CLOSED, Stage.ENDED})) == ["b", "c"]
+    assert await listed(journal, bot="ava") == ["a", "b"]
+    assert await listed(journal, bot="nobody") == []
+    assert await listed(journal, since=NOW - 50) == ["a", "b"]
+    assert await listed(journal, before=NOW - 50) == ["c"]
+    assert await listed(journal, since=NOW - 50, before=NOW, bot="ava", stages=UNFINISHED) == []
+
+
+@pytest.mark.parametrize("journal", [*ONE_PROCESS, "watched"], indirect=True)
+async def test_many_entries_are_all_listed(journal: Journal) -> None:
+    for number in range(1203):
+        await journal.put(entry(contact_id=f"c-{number}", changed_at=NOW + number % 3))
+    assert len(set(await listed(journal))) == 1203
+
+
+@pytest.mark.parametrize("journal", SERVED, indirect=True)
+async def test_a_contact_is_forgotten_only_as_it_was_seen(journal: Journal) -> None:
+    await journal.put(entry(1))
+    await journal.put(entry(2))
+    assert not await journal.forget(entry(1))
+    assert await journal.get("c-1") == entry(2)
+    assert await journal.forget(entry(2))
+    assert await journal.get("c-1") is None
+    assert not await journal.forget(entry(2))
+    assert await journal.put(entry(1)) == entry(1)
+
+
+@pytest.mark.parametrize("journal", SERVED, indirect=True)
+async def test_what_was_recalled_is_told_once(journal: Journal) -> None:
+    assert await journal.recalled() == []
+    for contact_id in ("a", "b", "a"):
+        await journal.recall(contact_id)
+    assert sorted(await journal.recalled()) == ["a", "b"]
+    assert await journal.recalled() == []
+    await journal.recall("a")
+    assert await journal.recalled() == ["a"]
+
+
+@pytest.mark.real_time
+async def test_beside_a_table_one_sees_who_beats_and_who_has_stopped(another: Another) -> None:
+    journal = await another()
+    async with journal.open(), anyio.create_task_group() as tasks:
+
+        async def beat() -> None:
+            for number in range(2, 100):
+                await journal.beat(Beat("us", number, 0, 0.0))
+                await anyio.sleep(0.5)
+
+        assert await journal.at_work() == frozenset()
+        await journal.beat(Beat("dead", 7, 0, 0.0))
+        tasks.start_soon(beat)
+        await anyio.sleep(0.3)
+        assert await journal.at_work() == {"us"}
+        tasks.cancel_scope.cancel()
+
+
+@pytest.mark.real_time
+async def test_a_table_of_many_pages_is_listed_whole(
+    another: Another, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = await another()
+    async with journal.open():
+        for number in range(7):
+            await journal.put(entry(contact_id=f"c-{number}"))
+        scan = journal._entries.scan
+        monkeypatch.setattr(journal._entries, "scan", partial(scan, Limit=2))
+        assert await listed(journal) == [f"c-{number}" for number in range(7)]
 
 
 # ── beats ──────────────────────────────────────────────────────────────────────────────────────
@@ -401,6 +497,44 @@ async def test_a_second_journal_on_the_same_file_is_refused_and_told_the_remedy(
 
 
 @pytest.mark.real_time
+async def test_beside_who_serves_a_command_reads_writes_and_sees_who_is_at_work(path: Path) -> None:
+    serving, beside = SqliteJournal(path), SqliteJournal(path, beside=True)
+    async with serving.open():
+        await serving.beat(Beat("us", 1, 0, 0.0))
+        await serving.put(entry())
+        async with beside.open():
+            assert await beside.at_work() == {"us"}
+            assert await beside.get("c-1") == entry()
+            assert await beside.put(entry(2)) == entry(2)
+            assert await serving.put(entry(2, owner="late")) == entry(2)
+            await beside.recall("c-1")
+            assert await serving.recalled() == ["c-1"]
+            assert await beside.forget(entry(2))
+        assert await serving.get("c-1") is None
+        assert await serving.put(entry()) == entry(), "the command's leaving took no file away"
+    async with beside.open():
+        assert await beside.at_work() == frozenset()
+        assert await beside.get("c-1") == entry()
+
+
+@pytest.mark.real_time
+async def test_a_command_makes_no_file_and_brings_none_up_to_date(path: Path) -> None:
+    with pytest.raises(Misconfigured, match="check that"):
+        async with SqliteJournal(path, beside=True).open():
+            pass
+    assert [found.name async for found in anyio.Path(path.parent).iterdir()] == []
+
+
+@pytest.mark.real_time
+async def test_a_killed_process_leaves_a_file_that_nobody_has(path: Path) -> None:
+    await anyio.run_process([sys.executable, "-c", _PUT_AND_DIE, str(path)], check=False, stderr=None)
+    beside = SqliteJournal(path, beside=True)
+    async with beside.open():
+        assert await beside.at_work() == frozenset()
+        assert await beside.get("c-1") == entry()
+
+
+@pytest.mark.real_time
 async def test_a_second_process_on_the_same_file_is_refused_and_told_the_remedy(path: Path) -> None:
     async with SqliteJournal(path).open():
         other = await anyio.run_process([sys.executable, "-c", _OPEN, str(path)], stdout=PIPE)
@@ -463,22 +597,34 @@ async def test_another_applications_database_is_refused_and_left_alone(path: Pat
 
 
 @pytest.mark.real_time
-async def test_a_file_of_the_first_schema_is_brought_up_to_date_and_keeps_its_contacts(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("schema", "without"), [(1, ("runtime", "instance_arn", "since")), (2, ("instance_arn", "since"))]
+)
+async def test_a_file_of_an_earlier_schema_is_brought_up_to_date_and_keeps_its_contacts(
+    path: Path, schema: int, without: tuple[str, ...]
+) -> None:
     async with SqliteJournal(path).open():
         pass
     with closing(sqlite3.connect(path)) as db:
-        db.execute("ALTER TABLE contacts DROP COLUMN runtime")
+        db.execute("DROP TABLE recalled")
+        for column in without:
+            db.execute(f"ALTER TABLE contacts DROP COLUMN {column}")
         db.execute(
             "INSERT INTO contacts (contact_id, stage, version, changed_at, generation) VALUES ('c-1', 'closed', 3, 1.0, 1)"
         )
-        db.execute("PRAGMA user_version = 1")
+        db.execute(f"PRAGMA user_version = {schema}")
         db.commit()
+    with pytest.raises(Misconfigured, match="start the service once"):
+        async with SqliteJournal(path, beside=True).open():
+            pass
     journal = SqliteJournal(path)
     async with journal.open():
         assert await journal.get("c-1") == Entry("c-1", Stage.CLOSED, version=3, changed_at=1.0)
-        written = Entry("c-2", Stage.HANDED_OFF, version=1, changed_at=2.0, runtime="ava")
+        written = Entry("c-2", Stage.HANDED_OFF, 1, 2.0, runtime="ava", instance_arn="arn", since=1.5)
         await journal.put(written)
         assert await journal.get("c-2") == written
+        await journal.recall("c-1")
+        assert await journal.recalled() == ["c-1"]
 
 
 async def test_a_newer_schema_is_refused_and_left_alone(path: Path) -> None:
@@ -522,7 +668,7 @@ async def test_the_file_holds_the_documented_columns_and_nothing_else(path: Path
     with closing(sqlite3.connect(path)) as db:
         tables = db.execute("SELECT name FROM sqlite_master WHERE type != 'index'").fetchall()
         columns = [row[1] for row in db.execute("PRAGMA table_info(contacts)")]
-    assert tables == [("contacts",)]
+    assert tables == [("contacts",), ("recalled",)]
     assert columns == [f.name for f in fields(Entry)]
 
 

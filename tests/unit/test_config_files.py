@@ -35,6 +35,8 @@ ACTIONS = {
     "dynamodb:GetItem",
     "dynamodb:PutItem",
     "dynamodb:UpdateItem",
+    "dynamodb:DeleteItem",
+    "dynamodb:Scan",
     "dynamodb:DescribeTable",
     "dynamodb:DescribeTimeToLive",
 }

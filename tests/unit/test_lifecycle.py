@@ -95,6 +95,24 @@ def test_an_entry_has_no_room_for_a_credential() -> None:
     assert not [field.name for field in fields(Entry) if "token" in field.name or "secret" in field.name]
 
 
+def test_what_was_closed_is_opened_to_anybody_and_asks_connect_anew() -> None:
+    closed = _entry(
+        Stage.CLOSED, owner=None, generation=2, requested_at=NOW - 90, participant_id="p", reason="unserved"
+    )
+    assert lifecycle.reopen(closed, NOW) == replace(
+        closed,
+        stage=Stage.CLAIMED,
+        version=8,
+        changed_at=NOW,
+        generation=3,
+        requested_at=None,
+        participant_id=None,
+        reason=None,
+    )
+    never_asked = _entry(Stage.CLOSED, owner=None, generation=2)
+    assert lifecycle.reopen(never_asked, NOW).generation == 2
+
+
 # ── claim and release ──────────────────────────────────────────────────────────────────────────
 
 

@@ -12,10 +12,19 @@ Source: DynamoDB API reference, PutItem, UpdateItem (``ReturnValues``), TableDes
 Live (TTL)".
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import asdict
-from math import ceil
+from math import ceil, isfinite
 from typing import Any, Final
 
 import aiohttp
@@ -32,7 +41,7 @@ from botocore.exceptions import (
 from attachd import aws
 from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
-from attachd.lifecycle import Entry, Stage
+from attachd.lifecycle import ALL, Entry, Stage, Wanted
 from attachd.model import Beat
 
 _CALL_SECONDS: Final = 5.0  # two tries, and the wait for a connection
@@ -47,9 +56,11 @@ TABLE: Final[Mapping[str, Any]] = {
 }
 TTL: Final = "expires_at"
 _REPLICAS: Final = {"id": {"S": "replicas"}}
+_RECALLED: Final = {"id": {"S": "recalled"}}
+_WATCH_SECONDS: Final = 2.5  # every replica beats at least every 2 s
 _OPERATIONS: Final = {
     *("GetItem", "PutItem", "UpdateItem", "DescribeTable", "DescribeTimeToLive"),
-    *("CreateTable", "UpdateTimeToLive"),
+    *("CreateTable", "UpdateTimeToLive", "Scan", "DeleteItem"),
 }
 _CREDENTIALS: Final = "journal_credentials"
 _UNREACHABLE: Final = "journal_unreachable"
@@ -229,6 +240,76 @@ class DynamoJournal:
         """See ``ports.Journal``. The table's TTL does it."""
         return 0
 
+    async def entries(self, wanted: Wanted = ALL) -> AsyncGenerator[Entry, None]:
+        """See ``ports.Journal``. Reads the whole table, eventually consistent: half a unit for every 4 kB that it holds."""
+        asked: dict[str, Any] = _filter(wanted)
+        while True:
+            with self._told():
+                answer = await self._ask(self._entries.scan, **asked)
+                page = [_entry(item) for item in answer["Items"]]
+                following = answer.get("LastEvaluatedKey")
+            for entry in page:
+                yield entry
+            if following is None:
+                return
+            asked["ExclusiveStartKey"] = following
+
+    async def forget(self, entry: Entry) -> bool:
+        """See ``ports.Journal``."""
+        with self._told():
+            try:
+                await self._ask(
+                    self._entries.delete_item,
+                    Key=_key(entry.contact_id),
+                    ConditionExpression="#version = :version",
+                    ExpressionAttributeNames={"#version": "version"},
+                    ExpressionAttributeValues={":version": _number(entry.version)},
+                )
+            except _TroubleError as trouble:
+                if trouble.code != _LOST:
+                    raise
+                return False
+            return True
+
+    async def recall(self, contact_id: str) -> None:
+        """See ``ports.Journal``."""
+        with self._told():
+            await self._ask(
+                self._entries.update_item,
+                Key=_RECALLED,
+                UpdateExpression="ADD #contacts :contact",
+                ExpressionAttributeNames={"#contacts": "contacts"},
+                ExpressionAttributeValues={":contact": {"SS": [contact_id]}},
+            )
+
+    async def recalled(self) -> Sequence[str]:
+        """See ``ports.Journal``. Where there are none, half a read unit; all of them are in one item."""
+        with self._told():
+            there = await self._ask(self._entries.get_item, Key=_RECALLED)
+            if "contacts" not in there.get("Item", {}):
+                return []
+            taken = await self._ask(
+                self._entries.update_item,
+                Key=_RECALLED,
+                UpdateExpression="REMOVE #contacts",
+                ExpressionAttributeNames={"#contacts": "contacts"},
+                ReturnValues="UPDATED_OLD",
+            )
+            return list(taken.get("Attributes", {}).get("contacts", {}).get("SS", []))
+
+    async def at_work(self) -> frozenset[str]:
+        """See ``ports.Journal``. Whose count moves while we watch, lives."""
+        before = await self._beats_now()
+        if not before:
+            return frozenset()
+        await anyio.sleep(_WATCH_SECONDS)
+        return frozenset(owner for owner, n in (await self._beats_now()).items() if before.get(owner) != n)
+
+    async def _beats_now(self) -> dict[str, int]:
+        with self._told():
+            answer = await self._ask(self._beats.get_item, Key=_REPLICAS, ConsistentRead=True)
+            return {beat.owner: beat.count for beat in _beats(answer.get("Item", {}))}
+
     async def beat(self, beat: Beat) -> Sequence[Beat]:
         """See ``ports.Journal``."""
         with self._told():
@@ -339,8 +420,34 @@ def _entry(item: Mapping[str, Any]) -> Entry:
         "generation": int,
         "changed_at": float,
         "requested_at": float,
+        "since": float,
     }
     return Entry(**{name: casts.get(name, str)(value) for name, value in values.items()})
+
+
+def _filter(wanted: Wanted) -> dict[str, Any]:
+    """Scan's filter: what it leaves out is read, and paid for, all the same."""
+    terms = ["begins_with(#id, :contact)"]
+    names, values = {"#id": "id"}, {":contact": {"S": "contact#"}}
+
+    def ask(term: str, name: str, **given: dict[str, str]) -> None:
+        terms.append(term)
+        names[f"#{name}"] = name
+        values.update({f":{key}": value for key, value in given.items()})
+
+    stages = {f"stage{number}": {"S": str(stage)} for number, stage in enumerate(sorted(wanted.stages))}
+    ask(f"#stage IN ({', '.join(f':{key}' for key in stages)})", "stage", **stages)
+    if wanted.bot is not None:
+        ask("#bot = :bot", "bot", bot={"S": wanted.bot})
+    if isfinite(wanted.since):
+        ask("#changed_at >= :since", "changed_at", since=_number(wanted.since))
+    if isfinite(wanted.before):
+        ask("#changed_at < :before", "changed_at", before=_number(wanted.before))
+    return {
+        "FilterExpression": " AND ".join(terms),
+        "ExpressionAttributeNames": names,
+        "ExpressionAttributeValues": values,
+    }
 
 
 def _beat_value(beat: Beat) -> dict[str, Any]:

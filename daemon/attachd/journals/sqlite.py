@@ -11,24 +11,28 @@ on the new one: after each use it is looked whether the files are still those th
 
 import errno
 import fcntl
+import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import asdict, fields
+from functools import partial
+from math import inf
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
 import anyio
 from anyio.to_thread import run_sync
 
 from attachd.errors import Misconfigured, Transient
-from attachd.lifecycle import Entry, Stage
+from attachd.lifecycle import ALL, Entry, Stage, Wanted
 from attachd.model import Beat
 
 T = TypeVar("T")
 
-_VERSION: Final = 2
+_VERSION: Final = 3
+_PAGE: Final = 500
 _LOCK_SECONDS: Final = 2.0
 _LOCK_AGAIN_SECONDS: Final = 0.1
 #: SQLite's primary result codes, as reasons; any other is ``journal_failed``.
@@ -65,15 +69,33 @@ CREATE TABLE contacts (
     bot            TEXT,
     rule           TEXT,
     reason         TEXT,
-    runtime        TEXT
+    runtime        TEXT,
+    instance_arn   TEXT,
+    since          REAL
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX contacts_by_age ON contacts (changed_at);
+CREATE TABLE recalled (contact_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
 """
+#: What brings a file of that schema to the next one.
+_MIGRATIONS: Final = {
+    1: ("ALTER TABLE contacts ADD COLUMN runtime TEXT",),
+    2: (
+        "ALTER TABLE contacts ADD COLUMN instance_arn TEXT",
+        "ALTER TABLE contacts ADD COLUMN since REAL",
+        "CREATE TABLE recalled (contact_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
+    ),
+}
 _OTHERS: Final = "another attachd has it open: stop that one, or give this one a file of its own"
 _SELECT: Final = f"SELECT {', '.join(_COLUMNS)} FROM contacts WHERE contact_id = ?"  # noqa: S608 - constants
 _UPSERT: Final = (
     f"INSERT INTO contacts ({', '.join(_COLUMNS)}) VALUES ({', '.join('?' * len(_COLUMNS))}) "  # noqa: S608 - constants
     f"ON CONFLICT (contact_id) DO UPDATE SET {', '.join(f'{c} = excluded.{c}' for c in _COLUMNS[1:])}"
+)
+
+_PAGE_OF: Final = (
+    f"SELECT {', '.join(_COLUMNS)} FROM contacts WHERE (changed_at, contact_id) > (?, ?) AND changed_at >= ? "  # noqa: S608 - constants
+    "AND changed_at < ? AND stage IN (SELECT value FROM json_each(?)) AND coalesce(?, bot, '') = coalesce(bot, '') "
+    f"ORDER BY changed_at, contact_id LIMIT {_PAGE}"
 )
 
 
@@ -97,6 +119,8 @@ class SqliteJournal:
         self._beside = beside
         self._one_at_a_time = anyio.Lock()
         self._db: sqlite3.Connection | None = None
+        self._lock: int | None = None
+        self._named: str | None = None
         self._opened: dict[Path, tuple[int, int]] = {}
 
     @asynccontextmanager
@@ -108,10 +132,10 @@ class SqliteJournal:
             Transient: the disk is full, or fails.
         """
         with self._refusals():
-            lock = None if self._beside else os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
+            self._lock = None if self._beside else os.open(self._lock_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
-            if lock is not None:
-                await self._take(lock)
+            if self._lock is not None:
+                await self._take(self._lock)
             with self._refusals():
                 self._db = await run_sync(self._connect)
             try:
@@ -121,8 +145,8 @@ class SqliteJournal:
                 with anyio.CancelScope(shield=True):
                     await run_sync(db.close)
         finally:
-            if lock is not None:
-                os.close(lock)
+            if self._lock is not None:
+                os.close(self._lock)
 
     async def _take(self, lock: int) -> None:
         """A predecessor that is about to end, or an operator's command that looks, is waited for a moment."""
@@ -182,10 +206,11 @@ class SqliteJournal:
             )
         if version < _VERSION and self._beside:
             raise Misconfigured([self._say("no journal of this attachd; start the service once")])
-        if version == 1:
-            db.execute("ALTER TABLE contacts ADD COLUMN runtime TEXT")
-            db.execute(f"PRAGMA user_version = {_VERSION}")
-            version = _VERSION
+        while version in _MIGRATIONS:
+            for statement in _MIGRATIONS[version]:
+                db.execute(statement)
+            version += 1
+            db.execute(f"PRAGMA user_version = {version}")
         columns = tuple(row[1] for row in db.execute("PRAGMA table_info(contacts)"))
         (objects,) = db.execute("SELECT count(*) FROM sqlite_master").fetchone()
         if (version == 0 and objects) or (version == _VERSION and columns != _COLUMNS):
@@ -218,12 +243,62 @@ class SqliteJournal:
             lambda db: db.execute("DELETE FROM contacts WHERE changed_at < ?", (before,)).rowcount
         )
 
+    async def entries(self, wanted: Wanted = ALL) -> AsyncGenerator[Entry, None]:
+        """See ``ports.Journal``. Those that changed longest ago come first."""
+        place = (-inf, "")
+        while True:
+            page = await self._run(partial(_page, wanted, place))
+            for entry in page:
+                yield entry
+            if len(page) < _PAGE:
+                return
+            place = page[-1].changed_at, page[-1].contact_id
+
+    async def forget(self, entry: Entry) -> bool:
+        """See ``ports.Journal``."""
+        statement = "DELETE FROM contacts WHERE contact_id = ? AND version = ?"
+        return await self._run(
+            lambda db: db.execute(statement, (entry.contact_id, entry.version)).rowcount == 1
+        )
+
+    async def recall(self, contact_id: str) -> None:
+        """See ``ports.Journal``."""
+        await self._run(lambda db: db.execute("INSERT OR IGNORE INTO recalled VALUES (?)", (contact_id,)))
+
+    async def recalled(self) -> Sequence[str]:
+        """See ``ports.Journal``. Costs nothing but a look where there are none."""
+
+        def take(db: sqlite3.Connection) -> list[str]:
+            if db.execute("SELECT 1 FROM recalled LIMIT 1").fetchone() is None:
+                return []
+            return [row[0] for row in db.execute("DELETE FROM recalled RETURNING contact_id").fetchall()]
+
+        return await self._run(take)
+
+    async def at_work(self) -> frozenset[str]:
+        """See ``ports.Journal``. Who holds the lock has left its name there."""
+        if not self._lock_path.exists():
+            return frozenset()
+        with self._lock_path.open() as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return frozenset(filter(None, [file.read()]))
+            return frozenset()
+
     async def beat(self, beat: Beat) -> Sequence[Beat]:
-        """See ``ports.Journal``. The lock on the file is ours, so there is no other."""
+        """See ``ports.Journal``. The lock on the file is ours, so there is no other; our name stands in it."""
+        if self._lock is not None and self._named != beat.owner:
+            os.ftruncate(self._lock, 0)
+            os.pwrite(self._lock, beat.owner.encode(), 0)
+            self._named = beat.owner
         return [beat]
 
     async def retire(self, beat: Beat) -> None:
-        """See ``ports.Journal``. Nothing was kept."""
+        """See ``ports.Journal``."""
+        if self._lock is not None and self._named == beat.owner:
+            os.ftruncate(self._lock, 0)
+            self._named = None
 
     async def _run(self, work: Callable[[sqlite3.Connection], T]) -> T:
         db = self._db
@@ -291,7 +366,15 @@ def _identity(path: Path) -> tuple[int, int]:
 
 def _get(db: sqlite3.Connection, contact_id: str) -> Entry | None:
     row = db.execute(_SELECT, (contact_id,)).fetchone()
-    if row is None:
-        return None
+    return None if row is None else _entry(row)
+
+
+def _page(wanted: Wanted, place: tuple[float, str], db: sqlite3.Connection) -> list[Entry]:
+    stages = json.dumps(sorted(wanted.stages))
+    asked = (*place, wanted.since, wanted.before, stages, wanted.bot)
+    return [_entry(row) for row in db.execute(_PAGE_OF, asked).fetchall()]
+
+
+def _entry(row: tuple[Any, ...]) -> Entry:
     values = dict(zip(_COLUMNS, row, strict=True))
     return Entry(**{**values, "stage": Stage(values["stage"])})

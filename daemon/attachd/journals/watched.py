@@ -10,7 +10,7 @@ moved the contact on, theirs stands, and ours is ``claim_lost`` at its next move
 """
 
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import replace
 from typing import Final
@@ -20,7 +20,7 @@ import structlog
 from prometheus_client import Counter
 
 from attachd.errors import Transient
-from attachd.lifecycle import FINAL, Entry
+from attachd.lifecycle import ALL, FINAL, Entry, Wanted
 from attachd.model import Beat
 from attachd.ports import Journal
 
@@ -123,6 +123,39 @@ class WatchedJournal:
         with self._heard("purge"):
             return await self._journal.purge(before)
 
+    async def entries(self, wanted: Wanted = ALL) -> AsyncGenerator[Entry, None]:
+        """See ``ports.Journal``. As the journal has them."""
+        try:
+            async for entry in self._journal.entries(wanted):
+                yield entry
+        except Transient as error:
+            self._failed("entries", error)
+            raise
+        self._succeeded("entries")
+
+    async def forget(self, entry: Entry) -> bool:
+        """See ``ports.Journal``."""
+        with self._heard("forget"):
+            forgotten = await self._journal.forget(entry)
+        if forgotten:
+            self._seen.pop(entry.contact_id, None)
+        return forgotten
+
+    async def recall(self, contact_id: str) -> None:
+        """See ``ports.Journal``."""
+        with self._heard("recall"):
+            await self._journal.recall(contact_id)
+
+    async def recalled(self) -> Sequence[str]:
+        """See ``ports.Journal``."""
+        with self._heard("recalled"):
+            return await self._journal.recalled()
+
+    async def at_work(self) -> frozenset[str]:
+        """See ``ports.Journal``."""
+        with self._heard("at_work"):
+            return await self._journal.at_work()
+
     async def beat(self, beat: Beat) -> Sequence[Beat]:
         """See ``ports.Journal``. Nobody else can be heard in memory."""
         with self._heard("beat"):
@@ -144,14 +177,20 @@ class WatchedJournal:
         try:
             yield
         except Transient as error:
-            self._errors.labels(operation, error.reason).inc()
-            began = not self._failing
-            self._failing[operation] = str(error)
-            if began:
-                log.error("journal.silent", operation=operation, reason=str(error), next=self._next)
-                self._began.set()
-                self._began = anyio.Event()
+            self._failed(operation, error)
             raise
+        self._succeeded(operation)
+
+    def _failed(self, operation: str, error: Transient) -> None:
+        self._errors.labels(operation, error.reason).inc()
+        began = not self._failing
+        self._failing[operation] = str(error)
+        if began:
+            log.error("journal.silent", operation=operation, reason=str(error), next=self._next)
+            self._began.set()
+            self._began = anyio.Event()
+
+    def _succeeded(self, operation: str) -> None:
         if self._failing.pop(operation, None) is not None and not self._failing:
             log.info("journal.answers", untold=len(self._untold))
 

@@ -307,3 +307,7 @@ class MemoryTable(MemoryJournal):
         """See ``ports.Journal``."""
         await anyio.lowlevel.checkpoint()
         self._beats.pop(beat.owner, None)
+
+    async def at_work(self) -> frozenset[str]:
+        """See ``ports.Journal``."""
+        return frozenset(self._beats)

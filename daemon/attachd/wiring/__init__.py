@@ -6,7 +6,15 @@ from, ``assembly`` puts them together, ``app`` serves, ``reloading`` says what a
 
 from attachd.wiring.app import run
 from attachd.wiring.assembly import Mode
-from attachd.wiring.parts import USER_AGENT, check, create_journal, examined, new_secret, rules
+from attachd.wiring.parts import (
+    USER_AGENT,
+    check,
+    create_journal,
+    examined,
+    journal_beside,
+    new_secret,
+    rules,
+)
 from attachd.wiring.sources import create_leases
 
 __all__ = [
@@ -16,6 +24,7 @@ __all__ = [
     "create_journal",
     "create_leases",
     "examined",
+    "journal_beside",
     "new_secret",
     "rules",
     "run",

@@ -4,7 +4,8 @@ import os
 import secrets
 import time
 from base64 import b64encode
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
@@ -147,17 +148,32 @@ def new_secret() -> str:
     return "whsec_" + b64encode(secrets.token_bytes(32)).decode()
 
 
-def journal(config: s.Settings, sessions: NewSession) -> Journal:
-    """The journal."""
+def journal(config: s.Settings, sessions: NewSession, *, beside: bool = False) -> Journal:
+    """The journal; for a command ``beside`` the service, not locked and not made."""
     match config.journal:
         case s.MemoryJournal():
             return MemoryJournal()
         case s.SqliteJournal() as table:
-            return SqliteJournal(table.file())
+            return SqliteJournal(table.file(), beside=beside)
         case s.DynamoJournal() as table:
             return DynamoJournal(
                 sessions, table.table, keep_seconds=config.service.keep, user_agent=USER_AGENT
             )
+
+
+@asynccontextmanager
+async def journal_beside(config: s.Settings) -> AsyncIterator[Journal]:
+    """The journal of a service that may be running, opened.
+
+    Raises:
+        Misconfigured: it cannot be opened, or nobody outside the service can see it.
+        Transient: it does not answer.
+    """
+    if isinstance(config.journal, s.MemoryJournal):
+        raise Misconfigured(["[journal] type 'memory' is in the service's own memory: no command can see it"])
+    made = journal(config, partial(aws.session, os.environ), beside=True)
+    async with made.open():
+        yield made
 
 
 async def create_journal(config: s.Settings) -> list[str]:

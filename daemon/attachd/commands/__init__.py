@@ -1,0 +1,1 @@
+"""The commands, a module a family. ``cli`` puts them together; none knows another."""
