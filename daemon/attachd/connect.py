@@ -20,6 +20,7 @@ from aiobotocore.session import AioSession
 from botocore import UNSIGNED
 from botocore.exceptions import BotoCoreError, NoRegionError
 
+from attachd import summaries
 from attachd.errors import Misconfigured, Transient
 from attachd.failures import CREDENTIALS, GONE, Failure, translate
 from attachd.model import AttachRequest, Connection, ContactState, Participant, Secret
@@ -28,7 +29,6 @@ _CONNECT_SECONDS: Final = 2.0
 _READ_SECONDS: Final = 4.0
 _CONNECTIONS: Final = 50  # the default of 10 caps a client at 166 calls/s at 50 ms each
 _RENEW_SECONDS: Final = 10.0
-_NEVER: Final = 0.001  # DescribeContact's timestamps: 1970-01-01T00:00:00.001Z stands for "has not happened"
 
 log = structlog.get_logger(__name__)
 
@@ -165,12 +165,14 @@ class Connect:
         with self._translated("DescribeContact"):
             clients = await self._clients()
             answer = await clients.connect.describe_contact(InstanceId=instance_id, ContactId=contact_id)
-            contact = answer["Contact"]
+            told = answer["Contact"]
+            instance_arn, contact, _ = str(told.get("Arn", "")).partition("/contact/")
             return ContactState(
-                connected=_happened(contact.get("ConnectedToSystemTimestamp")),
-                queued=_happened((contact.get("QueueInfo") or {}).get("EnqueueTimestamp")),
-                agent=_happened((contact.get("AgentInfo") or {}).get("ConnectedToAgentTimestamp")),
-                ended=_happened(contact.get("DisconnectTimestamp")),
+                connected=summaries.moment(told.get("ConnectedToSystemTimestamp")) is not None,
+                queued=summaries.queued(told),
+                agent=summaries.with_agent(told),
+                ended=summaries.ended(told),
+                contact=summaries.contact(told, instance_arn) if contact else None,
             )
 
     @contextmanager
@@ -239,7 +241,3 @@ class _Straight(AIOHTTPSession):  # type: ignore[misc]  # aiobotocore ships no t
 
 async def _refuse(*_: object) -> None:
     raise aiohttp.ClientError("redirected")
-
-
-def _happened(moment: Any) -> bool:
-    return moment is not None and moment.timestamp() > _NEVER

@@ -258,12 +258,13 @@ class Participant:
 
 @dataclass(frozen=True, slots=True)
 class ContactState:
-    """What DescribeContact tells of a contact, as far as a bot's place in it goes."""
+    """What DescribeContact tells of a contact, as far as a bot's place in it goes; and the contact itself."""
 
     connected: bool
     queued: bool
     agent: bool
     ended: bool
+    contact: Contact | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)

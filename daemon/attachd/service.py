@@ -89,6 +89,7 @@ class Service:
 
     Args:
         sources: where deliveries come from.
+        own: likewise, of attachd's own making: they say nothing of whether events reach it.
         pipeline: the line.
         background: what else must run meanwhile; each gets a function to report its progress with.
         metrics: what is counted.
@@ -105,6 +106,7 @@ class Service:
         self,
         *,
         sources: Sequence[Source],
+        own: Sequence[Source] = (),
         pipeline: Pipeline,
         background: Mapping[str, Callable[[Callable[[], None]], Coroutine[Any, Any, None]]],
         metrics: Metrics,
@@ -113,7 +115,7 @@ class Service:
         dice: random.Random,
         trace: Trace = lambda _: None,
     ) -> None:
-        self._sources = sources
+        self._sources = [*sources, *own]
         self._pipeline = pipeline
         self._background = background
         self._metrics = metrics
@@ -184,7 +186,8 @@ class Service:
             for delivery in deliveries:
                 work.start_soon(self._see_through, source, delivery)
             failures = failures + 1 if error else 0
-            self._polled[source.name] = error
+            if source.name in self._polled:
+                self._polled[source.name] = error
             polled = self._polled.values()
             if None in polled and _NOT_POLLED not in polled:
                 self.ready.set()  # a source that fails must not keep systemd from the others

@@ -1,5 +1,6 @@
 """kill -9, a restart, and one bot all the same: real processes, queues, sockets and signals."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from aiohttp import web
 
 from acceptance.town import Robot, town
+from attachd.demo import processes
 
 
 @pytest.mark.parametrize(
@@ -70,3 +72,52 @@ async def test_a_kill_after_the_runtime_accepted_and_before_the_event_was_delete
             lines = await place.settled(2, within=40)
         assert {line["outcome"] for line in lines} <= {"attached", "duplicate"}
         assert await place.bots(contact_id) == {"existed": 1, "connected": 1, "spoke": 1}
+
+
+async def test_what_a_dead_process_left_is_resumed_from_the_journal_long_before_its_event_comes_back(
+    tmp_path: Path,
+) -> None:
+    struck = anyio.Event()
+
+    async def never_answer_the_first(_: dict[str, Any], number: int) -> web.Response | None:
+        if number == 1:
+            struck.set()
+            await anyio.sleep(5)
+            return web.Response(status=503)
+        return None
+
+    robot = Robot(before=never_answer_the_first)
+    async with town(tmp_path, robot, visibility="60s") as place:
+        async with place.attachd() as first:
+            contact_id = await place.start_chat()
+            with anyio.fail_after(15):
+                await struck.wait()
+            place.kill(first)
+            await first.process.wait()
+        async with place.attachd("second"):
+            await place.spoke(contact_id, within=13)
+            resumed = place.deliveries("second")
+        assert [(line["source"], line["outcome"]) for line in resumed] == [("resume", "attached")]
+        assert await place.bots(contact_id) == {"existed": 1, "connected": 1, "spoke": 1}
+        assert len({offer["id"] for offer in robot.offers}) == 1, "the same key both times"
+        log = (tmp_path / "second.log").read_text()
+    assert "resume.found" in log
+    assert "simulated-" not in log, "no token"
+
+
+async def test_what_was_closed_is_taken_up_within_seconds_of_a_retry(tmp_path: Path) -> None:
+    async def refuse(_event: dict[str, Any], _number: int) -> web.Response | None:
+        return web.Response(status=422)
+
+    robot = Robot(before=refuse)
+    async with town(tmp_path, robot, visibility="60s") as place:
+        async with place.attachd():
+            contact_id = await place.start_chat()
+            lines = await place.settled(1)
+            assert "unserved" in {line["outcome"] for line in lines}
+            robot.before = None
+            typed = processes.attachd("contacts", "retry", contact_id, "--config", str(place.config))
+            done = await anyio.run_process(typed, env=os.environ | place.environment)
+            assert b"within seconds" in done.stdout
+            await place.spoke(contact_id, within=15)
+        assert len(robot.accepted) == 1

@@ -53,11 +53,16 @@ class World:
         self.service = self.rebuilt(self.source, limits=limits)
 
     def rebuilt(
-        self, *sources: MemorySource, limits: Limits | None = None, background: Background | None = None
+        self,
+        *sources: MemorySource,
+        own: Sequence[MemorySource] = (),
+        limits: Limits | None = None,
+        background: Background | None = None,
     ) -> Service:
         """Another service over the same line."""
         return Service(
             sources=sources,
+            own=own,
             pipeline=self.pipeline,
             background=background or self.line.background,
             metrics=self.metrics,
@@ -193,6 +198,22 @@ async def test_a_poll_that_fails_makes_the_service_unready_until_one_succeeds() 
         assert world.service.trouble == []
         world.service.stop()
         assert world.service.trouble == ["draining: no new chats are taken"]
+
+
+async def test_a_source_of_our_own_making_is_served_and_says_nothing_of_whether_events_come(
+    contact_event: Build,
+) -> None:
+    world = World()
+    queue, own = MemorySource("queue"), MemorySource("own")
+    queue.faults.extend(Transient("access_denied", "no") for _ in range(3))
+    own.add(contact_event("c-1"))
+    world.service = world.rebuilt(queue, own=[own])
+    async with world.serving():
+        await anyio.sleep(0.01)
+        assert [disposition for _, disposition in own.settled] == [Acknowledge()]
+        assert not world.service.ready.is_set()
+        assert world.service.trouble == ["source queue: access_denied: no"]
+        assert world.metrics.registry.get_sample_value("attachd_source_up", {"source": "own"}) is None
 
 
 async def test_of_several_sources_one_that_fails_is_named_and_the_others_are_served(

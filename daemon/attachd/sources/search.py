@@ -5,14 +5,12 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from attachd import aws
+from attachd import aws, summaries
 from attachd.aws import NewSession
-from attachd.model import Contact
 from attachd.sources.calls import call, transient
 from attachd.sources.sweep import Page
 
 _SIZE: Final = 100  # the most that a page may have
-_NEVER: Final = 86_400  # Connect writes 1970-01-01T00:00:00.001Z for "it has not happened"
 
 
 class ConnectSearch:
@@ -62,37 +60,13 @@ class ConnectSearch:
         )
         try:
             listed = answer.get("Contacts") or []
-            chats = tuple(self._contact(summary) for summary in listed if _waits(summary))
+            waiting = [summary for summary in listed if _waits(summary)]
+            chats = tuple(summaries.contact(summary, self._instance_arn) for summary in waiting)
             return Page(chats, len(listed), answer.get("NextToken"))
         except (AttributeError, LookupError, TypeError) as error:
             raise transient(error, "SearchContacts") from None
 
-    def _contact(self, summary: Mapping[str, Any]) -> Contact:
-        attributes = summary.get("SegmentAttributes") or {}
-        return Contact(
-            id=summary["Id"],
-            instance_arn=self._instance_arn,
-            channel=summary["Channel"],
-            initial_id=summary.get("InitialContactId") or summary["Id"],
-            previous_id=summary.get("PreviousContactId"),
-            initiation_method=summary.get("InitiationMethod"),
-            initiated_at=_moment(summary.get("InitiationTimestamp")),
-            segment_attributes={
-                name: value["ValueString"] for name, value in attributes.items() if "ValueString" in value
-            },
-            tags=dict(summary.get("Tags") or {}),
-        )
-
 
 def _waits(summary: Mapping[str, Any]) -> bool:
     """Whether the chat is open, and waits neither for an agent nor with one."""
-    moments = (
-        summary.get("DisconnectTimestamp"),
-        (summary.get("AgentInfo") or {}).get("ConnectedToAgentTimestamp"),
-        (summary.get("QueueInfo") or {}).get("EnqueueTimestamp"),
-    )
-    return all(_moment(moment) is None for moment in moments)
-
-
-def _moment(value: datetime | None) -> float | None:
-    return value.timestamp() if value is not None and value.timestamp() > _NEVER else None
+    return not (summaries.ended(summary) or summaries.with_agent(summary) or summaries.queued(summary))

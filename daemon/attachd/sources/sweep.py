@@ -5,27 +5,22 @@ open, waits for nobody and has no entry in the journal becomes a delivery: the e
 gets a bot is the line's business, as ever; so is a chat whose event comes after all, which is then a duplicate.
 """
 
-import heapq
-import json
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from itertools import count
+from dataclasses import dataclass
 from typing import Final, Protocol
 
 import anyio
 import structlog
 
-from attachd.decode import DETAIL_TYPE
 from attachd.errors import Transient
-from attachd.model import Contact, Delivery, Disposition, Quarantine, Release
+from attachd.model import Contact, Delivery, Disposition, Quarantine
 from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.quota import Quota, Rate
 from attachd.retry import Backoff, retrying
+from attachd.sources.found import Found, opening
 
 _BACKOFF: Final = Backoff(first=4.0, cap=60.0)
 
@@ -114,13 +109,8 @@ class SweepSource:
         self._dice = dice
         self._quota = Quota(Rate(pace.rate, 1))
         self._known: dict[str, float] = {}
-        self._ready: deque[Delivery] = deque()
-        self._later: list[tuple[float, int, Delivery]] = []
-        self._in_hand: set[str] = set()
-        self._number = count()
+        self._found = Found()
         self._trouble: Transient | None = None
-        self._arrived = anyio.Event()
-        self._taken = anyio.Event()
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -131,44 +121,20 @@ class SweepSource:
             sweeping.start_soon(self._sweep_forever)
             yield
             sweeping.cancel_scope.cancel()
-        self._ready.clear()
-        self._later.clear()
-        self._in_hand.clear()
+        self._found.clear()
         self._known.clear()  # what was in hand is found again
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See ``ports.Source``."""
-        until = anyio.current_time() + self._pace.poll_seconds
-        while not (due := self._due(limit)) and anyio.current_time() < until:
-            with anyio.move_on_at(min(until, self._later[0][0]) if self._later else until):
-                await self._arrived.wait()
+        due = await self._found.due(limit, self._pace.poll_seconds)
         if not due and self._trouble is not None:
             raise self._trouble
-        self._in_hand |= {delivery.id for delivery in due}
         return due
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. Acknowledged, a chat is not told of again."""
-        if delivery.id not in self._in_hand:
-            return  # settled before
-        self._in_hand.discard(delivery.id)
-        match disposition:
-            case Release(after=after):
-                again = replace(delivery, attempt=delivery.attempt + 1)
-                heapq.heappush(self._later, (anyio.current_time() + after, next(self._number), again))
-                self._wake()
-            case Quarantine(reason=reason):
-                log.warning("sweep.quarantined", source=self.name, contact=delivery.id, reason=reason)
-
-    def _due(self, limit: int) -> list[Delivery]:
-        due: list[Delivery] = []
-        while len(due) < limit and self._later and self._later[0][0] <= anyio.current_time():
-            due.append(heapq.heappop(self._later)[2])
-        while len(due) < limit and self._ready:
-            due.append(self._ready.popleft())
-        if not self._ready:
-            self._taken.set()
-        return due
+        if self._found.settled(delivery, disposition) and isinstance(disposition, Quarantine):
+            log.warning("sweep.quarantined", source=self.name, contact=delivery.id, reason=disposition.reason)
 
     # ── the sweep ──────────────────────────────────────────────────────────────────────────────
 
@@ -216,10 +182,9 @@ class SweepSource:
 
     async def _handed_out(self) -> None:
         """Look for no more before the line has taken what was found; what keeps the line is not the sweep's standing still."""
-        if self._ready:
+        if self._found.waiting:
             self._progress.done(self._task)
-            self._taken = anyio.Event()
-            await self._taken.wait()
+            await self._found.taken()
 
     async def _page(self, since: float, until: float, token: str | None) -> Page:
         async def once() -> Page:
@@ -252,46 +217,5 @@ class SweepSource:
             age_seconds=round(now - (contact.initiated_at or now), 1),
             next="its event was lost, or is late; it goes down the line as if it had come now",
         )
-        self._ready.append(Delivery(self.name, contact.id, _event(contact, now), now))
-        self._wake()
+        self._found.add(Delivery(self.name, contact.id, opening(contact, now, "sweep"), now))
         return True
-
-    def _wake(self) -> None:
-        self._arrived.set()
-        self._arrived = anyio.Event()
-
-
-def _event(contact: Contact, now: float) -> bytes:
-    """The INITIATED event of the chat, as EventBridge would have delivered it, of this moment."""
-    _, _, _, region, account, _ = contact.instance_arn.split(":", 5)
-    detail = {
-        "eventType": "INITIATED",
-        "contactId": contact.id,
-        "initialContactId": contact.initial_id,
-        "previousContactId": contact.previous_id,
-        "channel": contact.channel,
-        "instanceArn": contact.instance_arn,
-        "initiationMethod": contact.initiation_method,
-        "initiationTimestamp": None if contact.initiated_at is None else _iso(contact.initiated_at),
-        "segmentAttributes": {
-            name: {"valueString": value} for name, value in contact.segment_attributes.items()
-        },
-        "tags": dict(contact.tags),
-    }
-    return json.dumps(
-        {
-            "version": "0",
-            "id": f"sweep-{contact.id}",
-            "detail-type": DETAIL_TYPE,
-            "source": "aws.connect",
-            "account": account,
-            "time": _iso(now),
-            "region": region,
-            "resources": [f"{contact.instance_arn}/contact/{contact.id}", contact.instance_arn],
-            "detail": {name: value for name, value in detail.items() if value is not None},
-        }
-    ).encode()
-
-
-def _iso(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -25,6 +25,7 @@ from attachd.replicas import Replicas
 from attachd.service import Service
 from attachd.shadow import ShadowRuntime
 from attachd.sources.file import FileSource
+from attachd.sources.resume import ResumeSource
 from attachd.wiring import parts
 from attachd.wiring.connects import Connects
 from attachd.wiring.sources import Sources
@@ -128,8 +129,20 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         sources = Sources(
             partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall, shadow
         )
+        resume = None
+        if not (shadow or mode.events or isinstance(config.journal, s.MemoryJournal)):
+            resume = ResumeSource(
+                journal,
+                instances,
+                owner=owner,
+                alive=replicas.alive,
+                queued_too=not config.waiting.leave_when_queued,
+                progress=progress,
+                now=time.time,
+            )
         service = Service(
             sources=sources.of(config) if mode.events is None else [mode.events],
+            own=[] if resume is None else [resume],
             pipeline=pipeline,
             background={
                 "instances": instances.run,
