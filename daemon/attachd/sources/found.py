@@ -12,7 +12,7 @@ from typing import Final
 import anyio
 
 from attachd.decode import DETAIL_TYPE
-from attachd.model import Contact, Delivery, Disposition, Release
+from attachd.model import Contact, Delivery
 
 #: The event that opens a contact of this channel; of a chat the first.
 _OPENS: Final = {"VOICE": "CONNECTED_TO_AGENT"}
@@ -24,38 +24,25 @@ class Found:
     def __init__(self) -> None:
         self._ready: deque[Delivery] = deque()
         self._later: list[tuple[float, int, Delivery]] = []
-        self._in_hand: set[str] = set()
         self._number = count()
+        self._in_hand: set[str] = set()
         self._arrived = anyio.Event()
         self._taken = anyio.Event()
+
+    def __bool__(self) -> bool:
+        """Whether any waits to be handed out for the first time."""
+        return bool(self._ready)
 
     def add(self, delivery: Delivery) -> None:
         """Hand it out now."""
         self._ready.append(delivery)
         self._wake()
 
-    def settled(self, delivery: Delivery, disposition: Disposition) -> bool:
-        """Take note of what became of one; False if it was settled before. Released, it is handed out once more."""
-        if delivery.id not in self._in_hand:
-            return False
-        self._in_hand.discard(delivery.id)
-        if isinstance(disposition, Release):
-            again = replace(delivery, attempt=delivery.attempt + 1)
-            at = anyio.current_time() + disposition.after
-            heapq.heappush(self._later, (at, next(self._number), again))
-            self._wake()
-        return True
-
-    @property
-    def waiting(self) -> bool:
-        """Whether some have not been handed out yet."""
-        return bool(self._ready)
-
-    async def taken(self) -> None:
-        """Wait until all have been handed out."""
-        while self._ready:
-            self._taken = anyio.Event()
-            await self._taken.wait()
+    def again(self, delivery: Delivery, after: float) -> None:
+        """Hand it out once more, so many seconds from now."""
+        again = replace(delivery, attempt=delivery.attempt + 1)
+        heapq.heappush(self._later, (anyio.current_time() + after, next(self._number), again))
+        self._wake()
 
     async def due(self, limit: int, seconds: float) -> Sequence[Delivery]:
         """Up to ``limit`` deliveries; waits so long for the first one."""
@@ -65,6 +52,18 @@ class Found:
                 await self._arrived.wait()
         self._in_hand |= {delivery.id for delivery in due}
         return due
+
+    def settled(self, delivery: Delivery) -> bool:
+        """Whether it was in hand; it is no more."""
+        was = delivery.id in self._in_hand
+        self._in_hand.discard(delivery.id)
+        return was
+
+    async def all_taken(self) -> None:
+        """Wait until everything new has been handed out."""
+        while self._ready:
+            self._taken = anyio.Event()
+            await self._taken.wait()
 
     def clear(self) -> None:
         """Forget all of them."""

@@ -21,7 +21,7 @@ import structlog
 from attachd.errors import Permanent, Transient
 from attachd.instances import Instances
 from attachd.lifecycle import UNFINISHED, Entry, Wanted
-from attachd.model import Contact, ContactState, Delivery, Disposition, Quarantine
+from attachd.model import Contact, ContactState, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.sources.found import Found, opening
@@ -105,8 +105,13 @@ class ResumeSource:
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``."""
-        if self._found.settled(delivery, disposition) and isinstance(disposition, Quarantine):
-            log.warning("resume.quarantined", contact=delivery.id, reason=disposition.reason)
+        if not self._found.settled(delivery):
+            return
+        match disposition:
+            case Release(after=after):
+                self._found.again(delivery, after)
+            case Quarantine(reason=reason):
+                log.warning("resume.quarantined", contact=delivery.id, reason=reason)
 
     async def _work(self) -> None:
         report = self._progress.reporter(self.name, self._times.persist + self._times.stall)

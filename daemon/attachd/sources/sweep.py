@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from attachd.errors import Transient
-from attachd.model import Contact, Delivery, Disposition, Quarantine
+from attachd.model import Contact, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.quota import Quota, Rate
@@ -133,8 +133,13 @@ class SweepSource:
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. Acknowledged, a chat is not told of again."""
-        if self._found.settled(delivery, disposition) and isinstance(disposition, Quarantine):
-            log.warning("sweep.quarantined", source=self.name, contact=delivery.id, reason=disposition.reason)
+        if not self._found.settled(delivery):
+            return
+        match disposition:
+            case Release(after=after):
+                self._found.again(delivery, after)
+            case Quarantine(reason=reason):
+                log.warning("sweep.quarantined", source=self.name, contact=delivery.id, reason=reason)
 
     # ── the sweep ──────────────────────────────────────────────────────────────────────────────
 
@@ -182,9 +187,9 @@ class SweepSource:
 
     async def _handed_out(self) -> None:
         """Look for no more before the line has taken what was found; what keeps the line is not the sweep's standing still."""
-        if self._found.waiting:
+        if self._found:
             self._progress.done(self._task)
-            await self._found.taken()
+            await self._found.all_taken()
 
     async def _page(self, since: float, until: float, token: str | None) -> Page:
         async def once() -> Page:
