@@ -93,7 +93,9 @@ async def test_what_a_dead_process_left_is_resumed_from_the_journal_long_before_
             await first.process.wait()
         async with place.attachd("second"):
             await place.spoke(contact_id, within=13)
-            resumed = place.deliveries("second")
+            with anyio.fail_after(10):
+                while not (resumed := place.deliveries("second")):
+                    await anyio.sleep(0.1)
         assert [(line["source"], line["outcome"]) for line in resumed] == [("resume", "attached")]
         assert await place.bots(contact_id) == {"existed": 1, "connected": 1, "spoke": 1}
         assert len({offer["id"] for offer in robot.offers}) == 1, "the same key both times"

@@ -171,7 +171,7 @@ async def journal_beside(config: s.Settings) -> AsyncIterator[Journal]:
     """
     if isinstance(config.journal, s.MemoryJournal):
         raise Misconfigured(["[journal] type 'memory' is in the service's own memory: no command can see it"])
-    made = journal(config, aws.session(os.environ), beside=True)
+    made = journal(config, partial(aws.session, os.environ), beside=True)
     async with made.open():
         yield made
 
