@@ -1,5 +1,6 @@
 """A chat on its way down the line: what is known of it, and who may be attached to it now."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import anyio
@@ -23,6 +24,7 @@ class Chat:
         trail: what is logged of it at the end.
         since: when its event happened, in seconds since the epoch.
         until: when patience ends, on the event loop's clock.
+        known: every bot that the rules know, by name.
         prepared: the bots whose recipes have been begun for it.
     """
 
@@ -33,17 +35,30 @@ class Chat:
     trail: Trail
     since: float
     until: float
+    known: Mapping[str, Bot] = field(default_factory=dict)
     prepared: set[str] = field(default_factory=set)
 
     @property
     def bots(self) -> tuple[Bot, ...]:
-        """Who may be attached now: while a participant may be there, only the bot that it was made for."""
+        """Who may be attached now: while a participant may be there, only the bot that it was made for.
+
+        Whatever the rules have come to say meanwhile; nobody, if they do not know that bot any more.
+        """
         entry = self.claim.entry
-        made_for = tuple(bot for bot in self.choice.bots if bot.name == entry.bot)
-        if entry.requested_at is None or not made_for:
+        if entry.requested_at is None or entry.bot is None:
             return self.choice.bots
+        chosen = {bot.name: bot for bot in self.choice.bots}
+        made_for = chosen.get(entry.bot) or self.known.get(entry.bot)
         # One that we connect ourselves does not lapse by itself: Connect says when it is gone.
-        return made_for if self.claim.window > 0 or made_for[0].recipe.connect else self.choice.bots
+        if self.claim.window <= 0 and not (made_for is not None and made_for.recipe.connect):
+            return self.choice.bots
+        return () if made_for is None else (made_for,)
+
+    @property
+    def present(self) -> bool:
+        """Whether a participant may be there that does not lapse by itself."""
+        bots = self.bots
+        return self.claim.entry.requested_at is not None and bool(bots) and bots[0].recipe.connect
 
     def connect_by(self, now: float) -> float:
         """When Connect drops the participant unless it connects; seconds since the epoch."""

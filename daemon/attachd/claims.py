@@ -200,6 +200,7 @@ class Claim:
         self._hand = hand
         self._generations = generations
         self._opened = False
+        self._asked_before: float | None = None
         self.entry = entry
 
     @property
@@ -236,7 +237,7 @@ class Claim:
         """Seconds until this generation has surely lapsed; 0 if it has, or was never asked for."""
         if self.entry.requested_at is None:
             return 0.0
-        return max(0.0, self.entry.requested_at + lifecycle.LAPSE_SECONDS - self._now())
+        return max(0.0, lifecycle.lapses_at(self.entry) - self._now())
 
     def perhaps_ours(self, refusal: str) -> None:
         """Connect says that a custom participant is there, or would be one too many; it may be our own.
@@ -249,6 +250,7 @@ class Claim:
             Permanent: it may be one that an earlier generation's runtime took, whose answer was lost.
         """
         if not self._opened:
+            self.unspent()  # this one, which is refused, made none
             left = self.window
             if left <= 0:
                 self.lapsed()
@@ -261,29 +263,57 @@ class Claim:
         """Connect says that this generation's participant is gone: the next request asks for another."""
         self.entry = lifecycle.next_generation(self.entry)
 
-    async def begin(self, bot: str, rule: str, *, lapses: bool = True) -> Entry:
+    async def begin(self, bot: str, rule: str, display_name: str = "", *, lapses: bool = True) -> Entry:
         """Record that a CreateParticipant is about to leave; see ``lifecycle.begin`` for the generation.
+
+        A request that is repeated is the same to the letter: it keeps the name that the first one gave.
 
         Raises:
             Permanent: the contact ended meanwhile, or has had its generations.
             Transient: the claim was lost, or the journal does not answer.
         """
         self.check()
+        if lapses:
+            self.wait_out()  # the wait for a token may have been long
         entry = lifecycle.begin(self.entry, self._now(), lifecycle.LAPSE_SECONDS if lapses else inf)
-        if entry.generation > self._generations:
+        # Only those count that were made: Connect's own outage is no reason to give a chat up.
+        if entry.generation > self._generations and self.entry.participant_id is not None:
             raise Permanent(
                 Outcome.UNSERVED, "generations_spent", f"{self._generations} participants lapsed before"
             )
         self._opened = entry.requested_at != self.entry.requested_at
-        return await self._write(replace(entry, bot=bot, rule=rule))
+        self._asked_before = None if self._opened else self.entry.asked_at
+        name = display_name if self._opened else entry.display_name or display_name
+        return await self._write(replace(entry, bot=bot, rule=rule, display_name=name))
 
     def unspent(self) -> None:
         """The request had no effect, for certain: the window that it opened never opened.
 
         A window that an earlier request opened stays open. Written with the next move.
         """
-        if self._opened:
-            self.entry = replace(self.entry, requested_at=None)
+        requested_at = None if self._opened else self.entry.requested_at
+        self.entry = replace(self.entry, requested_at=requested_at, asked_at=self._asked_before)
+
+    async def accepted(self, runtime: str) -> Outcome | None:
+        """Record that the runtime has it; returns what ended the chat meanwhile, if anything did.
+
+        Raises:
+            Transient: the claim was lost, or the journal does not answer.
+        """
+        entry = lifecycle.accept(self.entry, runtime, self._now())
+        stored = await self._journal.put(entry)
+        if stored != entry and stored.stage is Stage.ENDED and stored.reason == Outcome.QUEUED:
+            entry = lifecycle.accept(stored, runtime, self._now())
+            stored = await self._journal.put(entry)
+        self.entry = stored
+        if stored == entry:
+            if self._hand.ended is Outcome.QUEUED:
+                self._hand.ended = None
+            return None
+        if stored.stage is Stage.ENDED:
+            self._hand.ended = Outcome(stored.reason or Outcome.ENDED)
+            return self._hand.ended
+        raise Transient("claim_lost", f"contact {entry.contact_id} is in the hand of {stored.owner}")
 
     async def move(self, stage: Stage, **changes: str) -> Entry:
         """One move on.

@@ -47,6 +47,11 @@ class RuntimeGate:
         self.places = Places(handoffs)
         self._reached = True
 
+    @property
+    def there(self) -> bool:
+        """Whether it answered when it was last asked."""
+        return self._reached
+
     def wait(self, now: float) -> float:
         """See ``waiting.Gate``. While the circuit is open, nobody goes in before a probe has come back."""
         if not self._reached:
@@ -156,16 +161,28 @@ class Gates:
         self.runtimes = {gate.name: gate for gate in runtimes}
         self._caps = caps
         self._chats: dict[str, OpenChats] = {}
-        self._ways: dict[tuple[str, tuple[tuple[str, str], ...]], tuple[Way, ...]] = {}
+        self._ways: dict[tuple[str, tuple[tuple[str, str, bool], ...]], tuple[Way, ...]] = {}
         self._stir = stir
         self._over = over
         self._changed = anyio.Event()
 
-    def ways(self, instance: str, circuit: Circuit, bots: Sequence[Bot]) -> tuple[Way, ...]:
-        """The ways to these bots, in order; the same tuple whenever the same is asked."""
-        key = instance, tuple((bot.name, bot.runtime) for bot in bots)
+    def ways(
+        self, instance: str, circuit: Circuit, bots: Sequence[Bot], streaming: Circuit | None = None
+    ) -> tuple[Way, ...]:
+        """The ways to these bots, in order; the same tuple whenever the same is asked.
+
+        Args:
+            instance: whose chats go them.
+            circuit: the instance's.
+            bots: where they lead.
+            streaming: for those whose chats are streamed first, the circuit of that.
+        """
+        key = instance, tuple((bot.name, bot.runtime, bool(bot.recipe.streaming_topic)) for bot in bots)
         if key not in self._ways:
-            self._ways[key] = tuple(self._way(circuit, bot) for bot in bots)
+            circuits = (circuit,) if streaming is None else (circuit, streaming)
+            self._ways[key] = tuple(
+                self._way(circuits if bot.recipe.streaming_topic else circuits[:1], bot) for bot in bots
+            )
         return self._ways[key]
 
     def cap(self, caps: Mapping[str, float]) -> None:
@@ -184,7 +201,7 @@ class Gates:
         """The bot has this chat, and so many in all, if its runtime says so: that counts more than what we think."""
         chats, now = self._chats[bot], anyio.current_time()
         if told is not None:
-            chats.told(told, now)
+            chats.told(max(0, told - 1), now)  # this one is among them
         chats.opened(contact_id, now)  # last: a runtime may answer before it counts this one
 
     def ended(self, contact_id: str) -> None:
@@ -205,7 +222,7 @@ class Gates:
         return [
             f"runtime {gate.name}: circuit open: {gate.circuit.why}"
             for gate in self.runtimes.values()
-            if not gate.circuit.closed
+            if not gate.there
         ]
 
     def open_chats(self, bot: str) -> int:
@@ -248,7 +265,7 @@ class Gates:
                     if over:
                         self.ended(contact_id)
 
-    def _way(self, circuit: Circuit, bot: Bot) -> Way:
+    def _way(self, circuits: tuple[Circuit, ...], bot: Bot) -> Way:
         runtime = self.runtimes[bot.runtime]
         chats = self._chats.setdefault(bot.name, OpenChats(self._caps.get(bot.name, inf)))
-        return Way(bot, runtime, chats, (circuit, runtime, chats))
+        return Way(bot, runtime, chats, (*circuits, runtime, chats))

@@ -73,6 +73,7 @@ class Instance:
         account: whose quotas it uses.
         own_rooms: the waiting rooms of the quotas that it has for itself, by API.
         circuit: open while Connect denies us access to it.
+        streaming: the same for StartContactStreaming alone, which not every bot needs.
     """
 
     arn: str
@@ -80,30 +81,32 @@ class Instance:
     account: Account
     own_rooms: Mapping[str, Room]
     circuit: Circuit = field(default_factory=lambda: Circuit(failures=1, first=2.0, longest=30.0))
+    streaming: Circuit = field(default_factory=lambda: Circuit(failures=1, first=2.0, longest=30.0))
 
     @property
     def rooms(self) -> Mapping[str, Room]:
         """The waiting rooms of the quotas that it uses, by API."""
         return {**self.account.rooms, **self.own_rooms}
 
-    def heard(self, error: Exception | None, now: float) -> None:
+    def heard(self, error: Exception | None, now: float, *, streaming: bool = False) -> None:
         """Take in how a call to Connect ended: denied access, or no credentials, tells of all that would follow."""
-        before = self.circuit.why
+        circuit = self.streaming if streaming else self.circuit
+        before = circuit.why
         match error:
             case Transient() if error.reason in OF_THE_INSTANCE:
-                self.circuit.failed(str(error), now)
+                circuit.failed(str(error), now)
             case None | Permanent():
-                self.circuit.succeeded()
+                circuit.succeeded()
             case _:
                 return
-        if self.circuit.why and not before:
+        if circuit.why and not before:
             log.error(
                 "instance.circuit_open",
                 instance=self.arn,
-                reason=self.circuit.why,
-                next="its chats wait; one of them tries again after 2 s, 4 s … 30 s",
+                reason=circuit.why,
+                next="chats that need it wait; one of them tries again after 2 s, 4 s … 30 s",
             )
-        elif before and not self.circuit.why:
+        elif before and not circuit.why:
             log.info("instance.circuit_closed", instance=self.arn)
 
 
@@ -180,9 +183,10 @@ class Instances:
     def trouble(self) -> list[str]:
         """Which instances Connect denies us, a sentence each."""
         return [
-            f"instance {instance.arn}: {instance.circuit.why}"
+            f"instance {instance.arn}: {circuit.why}"
             for instance in self
-            if not instance.circuit.closed
+            for circuit in (instance.circuit, instance.streaming)
+            if not circuit.closed
         ]
 
 

@@ -133,6 +133,8 @@ class Entry:
         runtime: who has it, once it is handed over.
         instance_arn: the instance that it is on.
         since: when the event happened that opened it, which a rule's patience is counted from.
+        asked_at: when this generation's last request left that may have made the participant.
+        display_name: what this generation's participant is called.
     """
 
     contact_id: str
@@ -149,6 +151,8 @@ class Entry:
     runtime: str | None = None
     instance_arn: str | None = None
     since: float | None = None
+    asked_at: float | None = None
+    display_name: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,7 +241,14 @@ def reopen(entry: Entry, now: float) -> Entry:
 
 def next_generation(entry: Entry) -> Entry:
     """This generation's participant is gone, for certain: the next request asks for a new one."""
-    return replace(entry, generation=entry.generation + 1, requested_at=None, participant_id=None)
+    return replace(
+        entry, generation=entry.generation + 1, requested_at=None, asked_at=None, participant_id=None
+    )
+
+
+def lapses_at(entry: Entry, lapse: float = LAPSE_SECONDS) -> float:
+    """When this generation's participant has surely lapsed: any of its requests may be the one that made it."""
+    return max(entry.requested_at or 0.0, entry.asked_at or 0.0) + lapse
 
 
 def begin(entry: Entry, now: float, lapse: float = LAPSE_SECONDS) -> Entry:
@@ -247,10 +258,12 @@ def begin(entry: Entry, now: float, lapse: float = LAPSE_SECONDS) -> Entry:
     participant. Past it the first participant's token is dead, so the next generation asks for a new one.
     """
     if entry.requested_at is None:
-        return move(entry, Stage.ATTACHING, now, requested_at=now)
-    if now < entry.requested_at + lapse:
-        return move(entry, Stage.ATTACHING, now)
-    return move(next_generation(entry), Stage.ATTACHING, now, requested_at=now)
+        return move(entry, Stage.ATTACHING, now, requested_at=now, asked_at=now)
+    if now < lapses_at(entry, lapse):
+        # Once we have seen the participant, a repeated request makes none.
+        asked_at = now if entry.participant_id is None else entry.asked_at
+        return move(entry, Stage.ATTACHING, now, asked_at=asked_at)
+    return move(next_generation(entry), Stage.ATTACHING, now, requested_at=now, asked_at=now)
 
 
 def closing(entry: Entry, now: float, useful: float = USEFUL_SECONDS, lapse: float = LAPSE_SECONDS) -> float:
@@ -260,7 +273,21 @@ def closing(entry: Entry, now: float, useful: float = USEFUL_SECONDS, lapse: flo
     """
     if entry.requested_at is None or now < entry.requested_at + useful:
         return 0.0
-    return max(0.0, entry.requested_at + lapse - now)
+    return max(0.0, lapses_at(entry, lapse) - now)
+
+
+def accept(entry: Entry, runtime: str, now: float) -> Entry:
+    """The runtime has it. A chat that was only queued meanwhile has its bot all the same: a customer queue flow may hold both."""
+    if entry.stage is Stage.ENDED and entry.reason == Outcome.QUEUED:
+        return replace(
+            entry,
+            stage=Stage.HANDED_OFF,
+            version=entry.version + 1,
+            changed_at=now,
+            reason=None,
+            runtime=runtime,
+        )
+    return move(entry, Stage.HANDED_OFF, now, runtime=runtime)
 
 
 def handoff_key(entry: Entry) -> str:

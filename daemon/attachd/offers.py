@@ -66,7 +66,7 @@ class Offers:
         else:
             return runtime
         chat.claim.check()
-        if fallback is not None:
+        if fallback is not None and self._may_ask(fallback, refusal):
             log.warning(
                 "offer.not_taken",
                 contact=chat.contact.id,
@@ -74,12 +74,17 @@ class Offers:
                 reason=str(refusal),
                 next=f"the rule's fallback is asked: {fallback}",
             )
+            gate = self._gates.runtimes[fallback]
+            gate.enter()
             try:
                 await self._offer(chat, handoff, fallback, until)
             except (Transient, Permanent):
                 chat.claim.check()  # what its bot's own runtime said decides
             else:
                 return fallback
+            finally:
+                gate.leave()
+                self._gates.stir()
         raise self._verdict(chat, handoff, refusal) from None
 
     async def farewell(self, contact: Contact, entry: Entry, reason: str) -> None:
@@ -109,6 +114,11 @@ class Offers:
                 next="its bot learns it from Connect",
             )
 
+    def _may_ask(self, fallback: str, refusal: Transient | Permanent) -> bool:
+        """Not beside a bot that may have taken it unheard: two would speak at once. And not one that is full, or not there."""
+        unheard = isinstance(refusal, Transient) and refusal.ambiguous
+        return not unheard and self._gates.runtimes[fallback].wait(anyio.current_time()) <= 0
+
     def _until(self, chat: Chat, handoff: Handoff) -> float:
         """The end of the window or, if the participant is connected already, of patience; on the event loop's clock."""
         left = handoff.connect_by - OFFER_MARGIN_SECONDS - self._now()
@@ -134,23 +144,25 @@ class Offers:
             Transient: it did not in time; the last error.
             Permanent: it refuses for good, or the contact ended meanwhile.
         """
-        last = Transient("no_answer")
+        last = Transient("no_answer", ambiguous=True)
+        unheard = False
 
         async def one_try() -> None:
-            nonlocal last
+            nonlocal last, unheard
             chat.claim.check()
             chat.trail.note(offers=chat.trail.fields.get("offers", 0) + 1)
+            unheard, before = True, unheard  # until it has answered
             try:
                 await self._offer_once(handoff, runtime)
             except Transient as error:
-                last = error
+                last, unheard = error, before or error.ambiguous
                 raise
 
         try:
             with anyio.fail_after(max(0.0, until - anyio.current_time())):
                 await retrying(one_try, backoff=_BACKOFF, until=until, dice=self._dice)
         except (Transient, TimeoutError):
-            raise last from None
+            raise Transient(last.reason, last.detail, after=last.after, ambiguous=unheard) from None
 
     async def _offer_once(self, handoff: Handoff, runtime: str) -> None:
         heard: Transient | Permanent | None = None

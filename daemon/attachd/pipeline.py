@@ -33,6 +33,8 @@ from attachd.rules import Rules, Undecided
 from attachd.safety import impossible
 
 _SEEN_THROUGH_SECONDS: Final = 30.0
+#: Of priorities, 100 is the highest that can be configured.
+_BEFORE_ALL: Final = 1_000
 #: Connect has taken the participant away by itself.
 _GONE: Final = {Outcome.ENDED, Outcome.AGENT_JOINED}
 _BACKOFF: Final = Backoff(first=0.1, cap=2.0)
@@ -60,8 +62,8 @@ class Pipeline:
         metrics: what is counted.
         now: the wall clock, in seconds since the epoch.
         dice: jitter.
-        max_body_bytes: a larger body is refused unread.
         leave_when_queued: whether a chat that is queued for an agent gets no bot any more.
+        any_age: patience is counted from an event's receipt, however old it is.
     """
 
     def __init__(
@@ -74,8 +76,8 @@ class Pipeline:
         metrics: Metrics,
         now: Callable[[], float],
         dice: random.Random,
-        max_body_bytes: int = MAX_BYTES,
         leave_when_queued: bool = True,
+        any_age: bool = False,
     ) -> None:
         self.rules = rules
         self._attributes = Attributes(dice)
@@ -87,8 +89,8 @@ class Pipeline:
         self._metrics = metrics
         self._now = now
         self._dice = dice
-        self._max_body_bytes = max_body_bytes
         self._leave_when_queued = leave_when_queued
+        self._any_age = any_age
 
     async def carry(self, delivery: Delivery, trail: Trail) -> Result:
         """Carry one delivery down the line. Raises nothing but cancellation and defects of ours."""
@@ -100,26 +102,26 @@ class Pipeline:
             return Result(Outcome.DEFERRED, str(error), error.after)
 
     async def _line(self, delivery: Delivery, trail: Trail) -> Result:
-        event = decode(delivery.body, received_at=self._now(), max_bytes=self._max_body_bytes)
-        contact, since = event.contact, event.time
+        event = decode(delivery.body, received_at=self._now(), max_bytes=MAX_BYTES)
+        contact, since = event.contact, self._now() if self._any_age else event.time
         trail.note(contact=contact.id, event_type=event.type)
         what = effect(contact.channel, event.type)
         if what is not Effect.OPENS and not (self.rules.opens_on_updates and event.type == UPDATED):
             return await self._note(contact, what, event.type)
 
-        choice = await self._choose(event)
+        choice = await self._choose(event, since)
         del event  # its document would wait with the chat, kilobytes each
         trail.note(bot=choice.bots[0].name, rule=choice.rule)
 
         instance = await self._instances.of(contact.instance_arn)
         async with self._claims.hold(contact.id, instance_arn=contact.instance_arn, since=since) as claim:
             until = anyio.current_time() + self._patience(since, choice, claim)
-            chat = Chat(contact, instance, choice, claim, trail, since, until)
+            chat = Chat(contact, instance, choice, claim, trail, since, until, self.rules.bots)
             await retrying(partial(self._serve, chat), backoff=_BACKOFF, until=until, dice=self._dice)
         self._metrics.attach_age.observe(max(0.0, self._now() - since))
         return Result(Outcome.ATTACHED, f"rule {choice.rule!r}")
 
-    async def _choose(self, event: ContactEvent) -> Choice:
+    async def _choose(self, event: ContactEvent, since: float) -> Choice:
         """Ask the rules and, if they cannot tell without the contact's attributes, ask again with them."""
         rules, contact = self.rules, event.contact
         choice = rules.choose(event)
@@ -130,8 +132,8 @@ class Pipeline:
                 await self._instances.of(contact.instance_arn),
                 contact,
                 priority=choice.priority,
-                since=event.time,
-                until=anyio.current_time() + event.time + choice.patience - self._now(),
+                since=since,
+                until=anyio.current_time() + since + choice.patience - self._now(),
             )
             choice = rules.choose(event, attributes)
         return choice
@@ -150,18 +152,24 @@ class Pipeline:
     async def _admit(self, chat: Chat) -> Way:
         """Wait for all that must be true before the clock starts: an open way to a bot, and a token."""
         chat.claim.check()
-        bots, until = chat.bots, chat.until
-        if not bots[0].recipe.connect:
+        bots, until, priority = chat.bots, chat.until, chat.choice.priority
+        if not bots:
+            raise Transient("window_closing", "its bot is known no more", after=chat.claim.window)
+        present = chat.present
+        if present:  # fetched at once, to be spoken for or sent away: no runtime is waited for
+            until, priority = max(until, anyio.current_time() + _SEEN_THROUGH_SECONDS), _BEFORE_ALL
+        else:
             chat.claim.wait_out()
-            if len(bots) < len(chat.choice.bots):  # a participant may be there, made for one of them
+            if bots != chat.choice.bots:  # a participant may be there, made for one of them
                 until = min(until, anyio.current_time() + chat.claim.window)
-        ways = self._gates.ways(chat.instance.arn, chat.instance.circuit, bots)
+        instance = chat.instance
+        ways = self._gates.ways(instance.arn, instance.circuit, bots, instance.streaming)
         with chat.trail.station("admit"):
             try:
                 entered = await chat.instance.rooms["CreateParticipant"].admit(
                     chat.contact.id,
-                    gates=ways,
-                    priority=chat.choice.priority,
+                    gates=() if present else ways,
+                    priority=priority,
                     since=chat.since,
                     until=until,
                 )
@@ -169,6 +177,8 @@ class Pipeline:
                 if error.outcome is Outcome.EXPIRED and until < chat.until:
                     raise Transient("window_closing", "its bot's runtime was not there in time") from None
                 raise
+        if present:
+            ways[entered].enter()
         return replace(ways[entered], bot=bots[entered])  # the way is the bot's, its looks are the rule's
 
     async def _hand_off(self, chat: Chat, bot: Bot, participant: Participant) -> None:
@@ -178,7 +188,7 @@ class Pipeline:
             handoff = Handoff(
                 key=handoff_key(entry),
                 contact=chat.contact,
-                bot=bot,
+                bot=replace(bot, display_name=entry.display_name or bot.display_name),
                 rule=chat.choice.rule,
                 generation=entry.generation,
                 participant=participant,
@@ -194,16 +204,18 @@ class Pipeline:
         remaining = handoff.connect_by - self._now()
         self._metrics.remaining.observe(remaining)
         chat.trail.note(runtime=runtime, remaining_ms=round(1000 * remaining))
-        await self._accepted(chat.claim, runtime)
+        await self._accepted(chat, runtime)
 
-    async def _accepted(self, claim: Claim, runtime: str) -> None:
+    async def _accepted(self, chat: Chat, runtime: str) -> None:
         """The runtime has it, and that stands, whatever the journal says."""
-        contact_id = claim.entry.contact_id
+        contact_id, entry = chat.contact.id, chat.claim.entry
         try:
-            await claim.move(Stage.HANDED_OFF, runtime=runtime)
-        except Permanent:
-            self._gates.ended(contact_id)
-            log.info("chat.ended_at_hand_off", contact=contact_id, runtime=runtime)
+            ended = await chat.claim.accepted(runtime)
+            if ended is not None or chat.claim.over:
+                self._gates.ended(contact_id)
+            if ended is not None:
+                log.info("chat.ended_at_hand_off", contact=contact_id, runtime=runtime)
+                await self._offers.farewell(chat.contact, replace(entry, runtime=runtime), ended.value)
         except Transient as error:
             log.error(
                 "journal.hand_off_not_recorded",

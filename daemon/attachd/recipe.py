@@ -59,14 +59,16 @@ class Recipes:
         """
         with _unspent(chat):  # until the call leaves, the token is not spent
             await self._prepare(chat, bot)
-            entry = await chat.claim.begin(bot.name, chat.choice.rule, lapses=not bot.recipe.connect)
+            entry = await chat.claim.begin(
+                bot.name, chat.choice.rule, bot.display_name, lapses=not bot.recipe.connect
+            )
         tries = chat.trail.fields.get("tries", 0) + 1
         chat.trail.note(bot=bot.name, generation=entry.generation, tries=tries)
         request = AttachRequest(
             instance_id=chat.contact.instance_id,
             contact_id=chat.contact.id,
             client_token=client_token(chat.contact.instance_id, chat.contact.id, entry.generation),
-            display_name=bot.display_name,
+            display_name=entry.display_name or bot.display_name,
             role=bot.role,
             capabilities=bot.capabilities,
         )
@@ -85,25 +87,42 @@ class Recipes:
 
     async def dismiss(self, chat: Chat, participant: Participant) -> None:
         """Connect the participant and disconnect it, so that the contact flow takes its branch and goes on."""
-        connected = participant.connection is not None
-        seconds = _DISMISS_CONNECTED_SECONDS if connected else _DISMISS_SECONDS
-        until = anyio.current_time() + seconds
+        until = anyio.current_time() + _DISMISS_CONNECTED_SECONDS
+        connection = participant.connection
+        bought = False
         try:
-            with anyio.fail_after(seconds):
-                connection = participant.connection or await self._connect(chat, participant, until)
-                await chat.token("DisconnectParticipant", until)
-                with chat.instance.rooms["DisconnectParticipant"].spending():
-                    await chat.instance.attacher.disconnect(connection)
+            with anyio.fail_after(_DISMISS_CONNECTED_SECONDS):
+                if (
+                    connection is None
+                ):  # connected and not disconnected it would stay: the way out is bought first
+                    await chat.token("DisconnectParticipant", anyio.current_time() + _DISMISS_SECONDS)
+                    bought = True
+                    connection = await self._connect(
+                        chat, participant, anyio.current_time() + _DISMISS_SECONDS
+                    )
+                one_try = partial(self._disconnect, chat, connection, until, iter([bought]))
+                await retrying(one_try, backoff=_BACKOFF, until=until, dice=self._dice)
         except (Transient, Permanent, TimeoutError) as error:
+            if bought and connection is None:
+                chat.instance.rooms["DisconnectParticipant"].give_back()
             log.warning(
                 "participant.not_dismissed",
                 contact=chat.contact.id,
                 participant=participant.id,
                 reason=str(error),
                 next="it stays in the chat until the contact ends: end it by hand, or let the flow's Wait block expire"
-                if connected
+                if connection is not None
                 else "Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
             )
+
+    async def _disconnect(
+        self, chat: Chat, connection: Connection, until: float, bought: Iterator[bool]
+    ) -> None:
+        """Once; the first time perhaps with a token that has been bought before."""
+        if not next(bought, False):
+            await chat.token("DisconnectParticipant", until)
+        with chat.instance.rooms["DisconnectParticipant"].spending():
+            await chat.instance.attacher.disconnect(connection)
 
     async def _prepare(self, chat: Chat, bot: Bot) -> None:
         """What must come before CreateParticipant, once a chat and bot."""
@@ -131,8 +150,9 @@ class Recipes:
                     client_token(instance_id, chat.contact.id, 0),
                 )
         except (Transient, Permanent) as error:
-            chat.instance.heard(error, anyio.current_time())
+            chat.instance.heard(error, anyio.current_time(), streaming=True)
             raise
+        chat.instance.heard(None, anyio.current_time(), streaming=True)
 
     async def _set_timers(self, chat: Chat, bot: Bot) -> None:
         try:

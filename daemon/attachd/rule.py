@@ -76,6 +76,11 @@ class Rule:
     include: frozenset[str] = frozenset()
 
     @property
+    def every_bot(self) -> tuple[Bot, ...]:
+        """Those in order of preference, and those that chance may choose."""
+        return (*self.bots, *(bot for bot, _ in self.chance.arms))
+
+    @property
     def role(self) -> str | None:
         """As which participant its bots join; None if it has none."""
         return next((bot.role for bot in (*self.bots, *(bot for bot, _ in self.chance.arms))), None)

@@ -63,6 +63,8 @@ class Rules:
             if self._asks
             else {}
         )
+        #: Every bot that a rule may give, by name.
+        self.bots = {bot.name: bot for rule in self._rules for bot in rule.every_bot}
         self.opens_on_updates = any("updates" in rule.include for rule in self._rules)
 
     @overload

@@ -89,7 +89,8 @@ class Room:
         self._full = full
         self._on_depth = on_depth
         self._rows: Seats[_Seat, Gate] = Seats()
-        self._seats: dict[str, _Seat] = {}
+        self._seats: dict[str, list[_Seat]] = {}
+        self._taken = 0
         self._stirred = anyio.Event()
         self._rationed = False  # the run waits for a token: no newcomer can change that
         self._newest_first = False
@@ -97,7 +98,7 @@ class Room:
         self._count = 0
 
     def __len__(self) -> int:
-        return len(self._seats)
+        return self._taken
 
     async def admit(
         self, contact_id: str, *, gates: tuple[Gate, ...], priority: int, since: float, until: float
@@ -105,7 +106,7 @@ class Room:
         """Wait for a gate and a token; when this returns, one has been spent for this contact.
 
         Args:
-            contact_id: who waits; at most one seat a contact.
+            contact_id: who waits.
             gates: in order of preference; the contact goes through the first that is open. None at all is no gate.
             priority: higher goes first.
             since: the contact's age is counted from here; any clock, the same for all.
@@ -120,7 +121,7 @@ class Room:
         """
         if self._full():
             raise Permanent(
-                Outcome.DEFERRED, "waiting_room_full", f"{len(self._seats)} wait already"
+                Outcome.DEFERRED, "waiting_room_full", f"{self._taken} wait already"
             )  # back to its source at once: what is in hand must leave room for events that end chats
         seat = self._sit_down(contact_id, gates, (-priority, since), until)
         try:
@@ -139,13 +140,12 @@ class Room:
 
     def call_away(self, contact_id: str, outcome: Outcome) -> bool:
         """Let the contact leave at once, with that outcome and no token; whether it was waiting."""
-        seat = self._seats.get(contact_id)
-        if seat is None:
-            return False
-        seat.outcome = outcome
-        self._leave(seat)
-        seat.called.set()
-        return True
+        seats = list(self._seats.get(contact_id, ()))
+        for seat in seats:
+            seat.outcome = outcome
+            self._leave(seat)
+            seat.called.set()
+        return bool(seats)
 
     def stir(self) -> None:
         """A gate may have opened: look again."""
@@ -189,9 +189,9 @@ class Room:
     @property
     def drain_eta_seconds(self) -> float:
         """How long those who wait will take, at the rate of this moment."""
-        if not self._seats:
+        if not self._taken:
             return 0.0
-        return len(self._seats) / rate if (rate := self.granted_rate) else inf
+        return self._taken / rate if (rate := self.granted_rate) else inf
 
     async def run(self, report: Callable[[], None] = lambda: None) -> None:
         """Call contacts in as gates and quota allow, for ever. Reports progress each time it has looked."""
@@ -246,7 +246,9 @@ class Room:
         self, contact_id: str, gates: tuple[Gate, ...], rank: tuple[int, float], until: float
     ) -> _Seat:
         self._count += 1
-        seat = self._seats[contact_id] = _Seat((*rank, self._count), contact_id, until, gates)
+        seat = _Seat((*rank, self._count), contact_id, until, gates)
+        self._seats.setdefault(contact_id, []).append(seat)
+        self._taken += 1
         self._rows.add(seat, gates)
         self._hear_patience(until - anyio.current_time())
         self._changed()
@@ -264,13 +266,17 @@ class Room:
         self._forget(seat)
 
     def _forget(self, seat: _Seat) -> None:
-        del self._seats[seat.contact_id]
+        seats = self._seats[seat.contact_id]
+        seats.remove(seat)
+        if not seats:
+            del self._seats[seat.contact_id]
+        self._taken -= 1
         self._rows.remove(seat, seat.gates)
         self._changed()
 
     def _changed(self) -> None:
         """The backlog is another: choose the order that serves it best."""
-        self._on_depth(len(self._seats))
+        self._on_depth(self._taken)
         eta = self.drain_eta_seconds
         newest_first = eta > self._patience * (_CALM if self._newest_first else 1.0)
         if newest_first is not self._newest_first:
@@ -279,7 +285,7 @@ class Room:
             tell(
                 "waiting.newest_first" if newest_first else "waiting.oldest_first",
                 room=self.name,
-                waiting=len(self._seats),
+                waiting=self._taken,
                 drain_eta_seconds=None if eta == inf else round(eta, 1),
                 next="those who came last are served first: the oldest could not be served in time"
                 if newest_first

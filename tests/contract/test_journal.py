@@ -33,6 +33,8 @@ from attachd.ports import Journal
 
 NOW = 1_800_000_000.0
 KEEP = 259_200.0
+#: What the third schema brought.
+OF_THE_THIRD = ("instance_arn", "since", "asked_at", "display_name")
 
 
 SESSION = get_session()  # one, since it remembers the service models it has read
@@ -597,9 +599,7 @@ async def test_another_applications_database_is_refused_and_left_alone(path: Pat
 
 
 @pytest.mark.real_time
-@pytest.mark.parametrize(
-    ("schema", "without"), [(1, ("runtime", "instance_arn", "since")), (2, ("instance_arn", "since"))]
-)
+@pytest.mark.parametrize(("schema", "without"), [(1, ("runtime", *OF_THE_THIRD)), (2, OF_THE_THIRD)])
 async def test_a_file_of_an_earlier_schema_is_brought_up_to_date_and_keeps_its_contacts(
     path: Path, schema: int, without: tuple[str, ...]
 ) -> None:

@@ -77,18 +77,44 @@ async def test_what_the_bots_runtime_refuses_for_good_the_fallback_is_offered_at
     assert town.line.gates.open_chats("concierge") == 0  # it is none of the bot's chats
 
 
-async def test_a_runtime_that_is_silent_leaves_the_fallback_its_part_of_the_window(
+async def test_a_runtime_that_is_not_there_leaves_the_fallback_its_part_of_the_window(
     contact_event: Build,
 ) -> None:
     town = Town()
-
-    async def hang(_handoff: Handoff) -> None:
-        await anyio.sleep_forever()
-
-    town.ava.offer = hang  # type: ignore[method-assign,assignment]
+    town.ava.down = Transient("unreachable")
     assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
-    assert now() == pytest.approx(EPOCH + 8, abs=0.5)
+    assert EPOCH + 5 < now() < EPOCH + 9
     assert list(town.sorry.accepted) == ["c-1_1"]
+
+
+@pytest.mark.parametrize("then", [None, Transient("unreachable")], ids=["silent", "and then away"])
+async def test_no_fallback_is_asked_beside_a_bot_that_may_have_taken_the_chat_unheard(
+    contact_event: Build, then: Transient | None
+) -> None:
+    town = Town()
+    offer = town.ava.offer
+
+    async def unheard(handoff: Handoff) -> None:
+        await offer(handoff)
+        if then is None:
+            await anyio.sleep_forever()
+        town.ava.down, town.ava.offer = then, offer  # type: ignore[method-assign]
+        raise Transient("timeout", ambiguous=True)
+
+    town.ava.offer = unheard  # type: ignore[method-assign]
+    await town.carry(contact_event("c-1"))
+    assert list(town.ava.accepted) == ["c-1_1"]
+    assert town.sorry.offers == []
+
+
+async def test_a_fallback_that_is_full_or_away_is_left_alone(contact_event: Build) -> None:
+    town = Town()
+    town.ava.faults.extend([REFUSED, REFUSED])
+    town.sorry.faults.append(Transient("runtime_busy", after=60.0))
+    await town.carry(contact_event("c-1"))
+    offers = len(town.sorry.offers)
+    assert (await town.carry(contact_event("c-2", at=now()))).outcome is Outcome.UNSERVED
+    assert len(town.sorry.offers) == offers
 
 
 async def test_a_participant_that_neither_takes_is_dismissed(contact_event: Build) -> None:

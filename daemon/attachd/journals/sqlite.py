@@ -71,7 +71,9 @@ CREATE TABLE contacts (
     reason         TEXT,
     runtime        TEXT,
     instance_arn   TEXT,
-    since          REAL
+    since          REAL,
+    asked_at       REAL,
+    display_name   TEXT
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX contacts_by_age ON contacts (changed_at);
 CREATE TABLE recalled (contact_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID;
@@ -82,6 +84,8 @@ _MIGRATIONS: Final = {
     2: (
         "ALTER TABLE contacts ADD COLUMN instance_arn TEXT",
         "ALTER TABLE contacts ADD COLUMN since REAL",
+        "ALTER TABLE contacts ADD COLUMN asked_at REAL",
+        "ALTER TABLE contacts ADD COLUMN display_name TEXT",
         "CREATE TABLE recalled (contact_id TEXT PRIMARY KEY) STRICT, WITHOUT ROWID",
     ),
 }

@@ -56,7 +56,7 @@ async def run(
         async with serving as address, anyio.create_task_group() as beside:
             await beside.start(_obey_signals, service, notifier, config.service.drain)
             if read is not None:
-                await beside.start(_obey_hangups, app, notifier, config, mode, read)
+                await beside.start(_obey_hangups, app, notifier, config, read)
             beside.start_soon(_keep_systemd_informed, app, notifier)
             if mode.events is not None:
                 beside.start_soon(_stop_with, mode.events, service)
@@ -95,7 +95,6 @@ async def _obey_hangups(
     app: App,
     notifier: Notifier,
     config: s.Settings,
-    mode: Mode,
     read: Callable[[], s.Settings],
     *,
     task_status: anyio.abc.TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -106,17 +105,17 @@ async def _obey_hangups(
             ready = app.service.ready.is_set()
             if ready:  # before that, nobody waits for the end of a reload
                 notifier.reloading()
-            config = await _reloaded(app, config, mode, read)
+            config = await _reloaded(app, config, read)
             if ready:
                 notifier.ready("taking chats")
 
 
-async def _reloaded(app: App, running: s.Settings, mode: Mode, read: Callable[[], s.Settings]) -> s.Settings:
+async def _reloaded(app: App, running: s.Settings, read: Callable[[], s.Settings]) -> s.Settings:
     """Put in force what can be; the configuration that is, from now on."""
     try:
         found = await anyio.to_thread.run_sync(read)  # thousands of rules take a moment
         change = reloading.change(running, found)
-        make = partial(parts.rules, change.config, any_age=mode.any_age)
+        make = partial(parts.rules, change.config)
         rules = await anyio.to_thread.run_sync(make)
     except Misconfigured as error:
         log.error("configuration.refused", problems=error.problems, next="what was in force stays so")

@@ -39,7 +39,7 @@ class Mode:
         rehearsal: everything but the calls: decisions are made and logged, no participant is, and the journal is
             forgotten.
         events: these instead of the configured sources'; attachd ends with them.
-        any_age: no event is too old for a bot.
+        any_age: no event is too old for a bot: patience is counted from its receipt.
     """
 
     rehearsal: bool = False
@@ -117,7 +117,8 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         )
         gates = await _gates(config, stack, instances, claims, metrics, shadow=shadow)
         pipeline = Pipeline(
-            rules=parts.rules(config, any_age=mode.any_age),
+            rules=parts.rules(config),
+            any_age=mode.any_age,
             claims=claims,
             instances=instances,
             gates=gates,

@@ -9,7 +9,6 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
-from math import inf
 from typing import Final
 
 from attachd import aws
@@ -36,8 +35,8 @@ _ANY_CHAT: Final = '{"detail":{"channel":["CHAT"]}}'
 USER_AGENT: Final = f"attachd/{version('attachd')}"
 
 
-def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
-    """The rules in force under a configuration; if so asked, for events of any age."""
+def rules(config: s.Settings) -> Rules:
+    """The rules in force under a configuration."""
     bots = {table.name: _bot(table) for table in config.bots}
     made = [
         replace(
@@ -48,7 +47,7 @@ def rules(config: s.Settings, *, any_age: bool = False) -> Rules:
     ]
     if config.otherwise is not None:
         made.append(_decision("otherwise", _ANY_CHAT, config.otherwise, bots))
-    return Rules(replace(rule, patience=inf) if any_age else rule for rule in made)
+    return Rules(made)
 
 
 def _decision(
