@@ -300,3 +300,27 @@ def test_a_bot_that_moves_to_another_runtime_is_reached_there_and_keeps_its_chat
     before, after = (gates.ways("i", circuit, [Bot("concierge", "Ava", name)])[0] for name in ("old", "new"))
     assert (before.runtime.name, after.runtime.name) == ("old", "new")
     assert before.chats is after.chats
+
+
+async def test_a_runtime_that_answers_probes_again_is_no_trouble_even_while_no_chat_comes() -> None:
+    runtime = MemoryRuntime(down=DOWN)
+    gates = Gates([RuntimeGate("ava", runtime)], {}, lambda: None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(gates.run)
+        for _ in range(3):
+            gates.heard("ava", DOWN)
+        await anyio.sleep(20)
+        assert gates.trouble
+        runtime.down = None
+        await anyio.sleep(16)
+        assert gates.trouble == []
+        tasks.cancel_scope.cancel()
+
+
+async def test_the_chat_that_a_runtime_has_just_taken_is_among_those_that_it_tells_of() -> None:
+    gates = Gates([RuntimeGate("ava", MemoryRuntime())], {"b": 1}, lambda: None)
+    (way,) = gates.ways("instance", Circuit(), (Bot("b", "Ava", "ava"),))
+    gates.opened("b", "c-1", told=1)
+    assert gates.open_chats("b") == 1
+    gates.ended("c-1")
+    assert way.wait(anyio.current_time()) == 0

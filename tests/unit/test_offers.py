@@ -266,3 +266,40 @@ async def test_a_runtime_that_does_not_hear_of_an_end_is_told_again_for_some_sec
         await anyio.sleep(5)
         town.ava.down = None
     assert list(town.ava.ends) == ["c-2_1_ended"]
+
+
+async def test_being_queued_while_the_runtime_says_yes_takes_nothing_away(contact_event: Build) -> None:
+    town = Town()
+    offer = town.ava.offer
+
+    async def queued_meanwhile(handoff: Handoff) -> int | None:
+        told = await offer(handoff)
+        await town.line.pipeline.carry(
+            Delivery("t", "m-2", contact_event("c-1", "QUEUED"), received_at=0), Trail()
+        )
+        return told
+
+    town.ava.offer = queued_meanwhile  # type: ignore[method-assign]
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert await town.taken_by() == "ava"
+    assert town.line.gates.open_chats("concierge") == 1
+    await town.carry(contact_event("c-1", "DISCONNECTED"))
+    assert list(town.ava.ends) == ["c-1_1_ended"]
+    assert town.line.gates.open_chats("concierge") == 0
+
+
+async def test_a_chat_that_ends_while_the_runtime_says_yes_is_told_of(contact_event: Build) -> None:
+    town = Town()
+    offer = town.ava.offer
+
+    async def ends_meanwhile(handoff: Handoff) -> int | None:
+        told = await offer(handoff)
+        await town.line.pipeline.carry(
+            Delivery("t", "m-2", contact_event("c-1", "DISCONNECTED"), received_at=0), Trail()
+        )
+        return told
+
+    town.ava.offer = ends_meanwhile  # type: ignore[method-assign]
+    await town.carry(contact_event("c-1"))
+    assert list(town.ava.ends) == ["c-1_1_ended"]
+    assert town.line.gates.open_chats("concierge") == 0

@@ -8,9 +8,10 @@ import pytest
 
 from attachd.errors import Permanent, Transient
 from attachd.logs import Trail
-from attachd.model import AttachRequest, Bot, ContactState, Delivery, Outcome, Participant, Recipe
+from attachd.model import AttachRequest, Bot, Connection, ContactState, Delivery, Outcome, Participant, Recipe
 from attachd.patterns import compile_pattern
 from attachd.pipeline import Result
+from attachd.quota import Rate
 from attachd.recipe import judged
 from attachd.rules import Rule, Rules
 from attachd.testing import Line, MemoryConnect, MemoryRuntime
@@ -212,3 +213,152 @@ def test_a_call_that_is_refused_beside_its_agent_stays_refused() -> None:
         is refusal
     )
     assert isinstance(judged(refusal, STATE, "CUSTOMER"), Transient)
+
+
+# ── found by a review, by running it ───────────────────────────────────────────────────────────
+
+
+async def test_a_lapse_counts_from_the_last_request_that_may_have_made_the_participant(
+    contact_event: Build,
+) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15))
+    town.connect.faults.append(Transient("timeout", ambiguous=True, after=9.0))  # the first had no effect
+    town.runtime.faults.extend([Transient("runtime_500", after=3.0)] * 2)
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+    assert len({request.client_token for request in town.connect.requests}) <= 2
+
+
+async def test_a_chat_that_waited_long_for_its_token_does_not_repeat_a_request_whose_window_closes(
+    contact_event: Build,
+) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15))
+    town.connect.faults.append(Transient("timeout", ambiguous=True))
+    async with town.line.running(), anyio.create_task_group() as chats:
+        chats.start_soon(
+            town.line.pipeline.carry, Delivery("t", "m", contact_event("c-1"), received_at=0), Trail()
+        )
+        await anyio.sleep(0.01)
+        town.line.room.change(None)  # no token for anybody
+        await anyio.sleep(16)
+        town.line.room.change(Rate(5, 8))
+    assert list(town.runtime.accepted) == ["c-1_2"]
+    first, second = (r.client_token for r in town.connect.requests)
+    assert first != second
+
+
+async def test_dismissing_never_leaves_a_participant_connected(contact_event: Build) -> None:
+    """DisconnectParticipant is granted half as often as CreateParticipantConnection."""
+    town = Town(MemoryConnect(lapse_seconds=15))
+    town.runtime.faults.extend([Permanent(Outcome.UNSERVED, "runtime_refused")] * 60)
+    town.line._others["DisconnectParticipant"].change(Rate(3, 5))
+    async with town.line.running(), anyio.create_task_group() as chats:
+        for n in range(60):
+            delivery = Delivery("t", "m", contact_event(f"c-{n}"), received_at=0)
+            chats.start_soon(town.line.pipeline.carry, delivery, Trail())
+    assert town.connect._connected == set(town.connect.dismissed)
+    assert town.connect.dismissed
+
+
+async def test_a_disconnect_that_fails_is_tried_again(contact_event: Build) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15))
+    town.runtime.faults.append(Permanent(Outcome.UNSERVED, "runtime_refused"))
+    disconnect, failed = town.connect.disconnect, [Transient("connect_internal", ambiguous=True)]
+
+    async def flaky(connection: Connection) -> None:
+        if failed:
+            raise failed.pop()
+        await disconnect(connection)
+
+    town.connect.disconnect = flaky  # type: ignore[method-assign]
+    await town.carry(contact_event("c-1"))
+    assert len(town.connect.dismissed) == 1
+
+
+async def test_bots_that_we_connected_are_fetched_and_sent_away_whatever_their_runtime_does(
+    contact_event: Build,
+) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15), Recipe(connect=True), patience=40)
+    town.runtime.down = Transient("unreachable")
+    with anyio.move_on_after(2):
+        async with town.line.running(), anyio.create_task_group() as chats:
+            for n in range(8):
+                delivery = Delivery("t", "m", contact_event(f"c-{n}"), received_at=0)
+                chats.start_soon(town.line.pipeline.carry, delivery, Trail())
+    connected = set(town.connect._connected)
+    assert len(connected) > 2
+    town.line = Line(
+        now,
+        attacher=town.connect,
+        runtimes={"ava": town.runtime},
+        rules=town.rules,
+        journal=town.line.journal,
+    )
+    async with town.line.running(), anyio.create_task_group() as chats:
+        for n in range(8):
+            delivery = Delivery("t", "m", contact_event(f"c-{n}"), received_at=0)
+            chats.start_soon(town.line.pipeline.carry, delivery, Trail())
+    assert connected <= set(town.connect.dismissed)
+
+
+async def test_a_bot_whose_chats_cannot_be_streamed_takes_no_other_bots_chats_with_it(
+    contact_event: Build,
+) -> None:
+    connect, runtime = MemoryConnect(), MemoryRuntime()
+
+    async def denied(*_: str) -> None:
+        raise Transient("access_denied", "StartContactStreaming")
+
+    connect.stream = denied  # type: ignore[method-assign,assignment]
+    streamed = compile_pattern('{"detail":{"channel":["CHAT"],"tags":{"kind":["streamed"]}}}')
+    rules = Rules(
+        [
+            Rule("streamed", streamed, (Bot("s", "S", "ava", recipe=Recipe(streaming_topic=TOPIC)),)),
+            Rule("plain", CHATS, (Bot("p", "P", "ava"),)),
+        ]
+    )
+    line = Line(now, attacher=connect, runtimes={"ava": runtime}, rules=rules)
+    async with line.running(), anyio.create_task_group() as chats:
+        for n in range(40):
+            tags = {"kind": "streamed" if n % 2 else "plain"}
+            body = contact_event(f"c-{n}", at=now(), tags=tags)
+            chats.start_soon(line.pipeline.carry, Delivery("t", "m", body, received_at=0), Trail())
+            await anyio.sleep(0.5)
+        assert line.instances.trouble
+    assert sorted(runtime.accepted) == sorted(f"c-{n}_1" for n in range(0, 40, 2))
+
+
+async def test_an_outage_of_connect_costs_no_generations(contact_event: Build) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15), patience=300)
+    attach = town.connect.attach
+
+    async def out(request: AttachRequest) -> Participant:
+        if passed() < 100:
+            raise Transient("connect_internal", ambiguous=True)
+        return await attach(request)
+
+    town.connect.attach = out  # type: ignore[method-assign]
+    assert (await town.carry(contact_event("c-1"))).outcome is Outcome.ATTACHED
+
+
+async def test_a_participant_stays_its_bots_whatever_the_rules_have_come_to_say(contact_event: Build) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15))
+    town.runtime.down = Transient("unreachable")
+    with anyio.move_on_after(2):
+        await town.carry(contact_event("c-1"))
+    town.runtime.down = None
+    other = MemoryRuntime(connect=town.connect)
+    renamed, new = Bot("b", "Another name", "ava"), Bot("new", "New", "other")
+    never = compile_pattern('{"detail":{"channel":["CHAT"],"tags":{"never":["yes"]}}}')
+    line = Line(
+        now,
+        attacher=town.connect,
+        runtimes={"ava": town.runtime, "other": other},
+        rules=Rules([Rule("never", never, (renamed,)), Rule("chat", CHATS, (new,), patience=120)]),
+        journal=town.line.journal,
+    )
+    async with line.running():
+        await line.pipeline.carry(Delivery("t", "m", contact_event("c-1"), received_at=0), Trail())
+    assert (list(town.runtime.accepted), other.offers) == (["c-1_1"], [])
+    assert {(r.client_token, r.display_name) for r in town.connect.requests} == {
+        (town.connect.requests[0].client_token, "B")
+    }

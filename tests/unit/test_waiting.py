@@ -584,3 +584,17 @@ async def test_overload_goes_to_those_who_can_still_be_served() -> None:
     assert len(lobby.order) >= 5 * 300
     assert sum(age > 25 for age in ages) <= 0.03 * len(ages)
     assert sorted(ages)[len(ages) // 2] < 5
+
+
+async def test_two_who_wait_for_one_contact_are_two_who_wait() -> None:
+    lobby = Lobby(rate=0.01)
+    async with lobby.running(), anyio.create_task_group() as chats:
+        await lobby.wait("served")
+        for _ in range(2):
+            chats.start_soon(lobby.wait, "c-1")
+        await anyio.sleep(1)
+        assert len(lobby.room) == 2
+        assert lobby.room.call_away("c-1", Outcome.ENDED)
+        await anyio.sleep(1)
+        assert len(lobby.room) == 0
+        assert not lobby.room.call_away("c-1", Outcome.ENDED)
