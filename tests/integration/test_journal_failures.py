@@ -144,7 +144,7 @@ def tables(monkeypatch: pytest.MonkeyPatch) -> Iterator[embedded.Tables]:
 async def test_a_throttled_table_is_waited_for_or_served_beside_as_is_set(
     tables: embedded.Tables, *, attach: bool
 ) -> None:
-    inner = DynamoJournal(get_session(), "attachd", keep_seconds=3600, user_agent="attachd/test")
+    inner = DynamoJournal(get_session, "attachd", keep_seconds=3600, user_agent="attachd/test")
     await inner.create()
     async with watched(inner, attach=attach) as journal:
         await journal.put(entry(1))
