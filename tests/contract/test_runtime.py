@@ -34,7 +34,8 @@ from embedded import Queues, sqs
 TOKEN = "CANARY/QVFJREFIZ0c0dTk4eXpNa1ZqS2M2N3Y1c0pXbGhOQ2c=="
 SECRET = "whsec_" + base64.b64encode(b"a key to sign with, for tests only").decode()
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
-TIMEOUT = 0.3
+TIMEOUT = 1.0
+QUEUE_TIMEOUT = 5.0  # an embedded SQS on a busy machine is slow without being told to be
 
 Answer = Literal["busy", "refused", "slow", "broken", "quoting refusal", "quoting failure"]
 
@@ -221,7 +222,7 @@ class BehindAQueue:
             aws.session(os.environ),
             self._url,
             Seal(public),
-            timeout_seconds=1.5,
+            timeout_seconds=QUEUE_TIMEOUT,
             wants_ended=True,
             now=time.time,
             user_agent="attachd/test",
@@ -255,6 +256,7 @@ class BehindAQueue:
 @pytest.fixture(scope="session")
 def queues() -> Iterator[Queues]:
     with sqs() as made:
+        made.slow_seconds = QUEUE_TIMEOUT + 2
         yield made
 
 
