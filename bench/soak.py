@@ -30,6 +30,7 @@ from rich.console import Console
 from rich.table import Table
 
 from attachd import aws
+from attachd.errors import Transient
 from attachd.journals.memory import MemoryJournal
 from attachd.metrics import Metrics
 from attachd.model import Acknowledge, Contact, Delivery, Release
@@ -66,12 +67,14 @@ class Soak:
 
     Attributes:
         held: bytes that the process held, at each tenth of the way.
+        unanswered: calls that were not answered in time.
     """
 
     name: str
     events: int
     held: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    unanswered: int = 0
 
     @property
     def growth(self) -> int:
@@ -109,14 +112,17 @@ async def soaked(name: str, events: int) -> Soak:
 
 
 async def _consume(source: Source, soak: Soak) -> None:
-    """Receive and settle, some at once, as the service does."""
+    """Receive and settle, some at once, as the service does: what is not answered is counted, and it goes on."""
     done = 0
     free = anyio.Semaphore(10 * _HANDS)
 
     async def settle(delivery: Delivery) -> None:
         nonlocal done
         again = delivery.attempt == 1 and done % 50 == 0
-        await source.settle(delivery, Release(0.0) if again else Acknowledge())
+        try:
+            await source.settle(delivery, Release(0.0) if again else Acknowledge())
+        except Transient:
+            soak.unanswered += 1
         if not again:
             done += 1
             if done % (soak.events // _TENTHS) == 0 and len(soak.held) < _TENTHS:
@@ -125,7 +131,12 @@ async def _consume(source: Source, soak: Soak) -> None:
 
     async def poll() -> None:
         while done < soak.events:
-            for delivery in await source.receive(10):
+            try:
+                received = await source.receive(10)
+            except Transient:
+                soak.unanswered += 1
+                continue
+            for delivery in received:
                 await free.acquire()
                 hands.start_soon(settle, delivery)
 
