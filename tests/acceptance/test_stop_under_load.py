@@ -8,6 +8,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +24,23 @@ PER_SECOND = 200
 
 @contextmanager
 def load(place: Town, event: Callable[..., bytes]) -> Iterator[list[int]]:
-    """Twenty batches of ten a second, until the block is left; gives the count of what was sent, so far."""
+    """Twenty batches of ten a second, until the block is left; gives the count of what was sent, so far.
+
+    What a slow machine did not send in time is not made up for: it would be slower still.
+    """
     sent, stop = [0], threading.Event()
     client: Any = place.sqs()
 
     def send() -> None:
-        at = time.monotonic()
         while not stop.is_set():
             kinds = ["INITIATED", "CONNECTED_TO_SYSTEM", "DISCONNECTED"]
+            at = time.monotonic() + 10 / PER_SECOND
             bodies = [
                 event(str(uuid.uuid4()), kinds[n % 3], at=time.time(), instanceArn=ARN) for n in range(10)
             ]
             entries = [{"Id": str(n), "MessageBody": body.decode()} for n, body in enumerate(bodies)]
             client.send_message_batch(QueueUrl=place.embedded.queue_url, Entries=entries)
             sent[0] += 10
-            at += 10 / PER_SECOND
             stop.wait(max(0.0, at - time.monotonic()))
 
     thread = threading.Thread(target=send)
@@ -53,7 +56,7 @@ async def in_hand(place: Town, daemon: Running, count: int) -> None:
     """Wait until so many deliveries are in hand."""
     lines = daemon.log.read_text().splitlines()
     starting = json.loads(next(line for line in lines if "attachd.starting" in line))
-    with anyio.fail_after(60):
+    with anyio.fail_after(240):
         while True:
             metrics = await place.get(f"{starting['health']}/metrics")
             (now,) = re.findall(r"^attachd_deliveries_in_hand (\S+)$", metrics, re.MULTILINE)
@@ -62,23 +65,28 @@ async def in_hand(place: Town, daemon: Running, count: int) -> None:
             await anyio.sleep(0.1)
 
 
+def at(daemon: Running, event: str) -> float:
+    """When that was, by its log."""
+    line = next(line for line in daemon.log.read_text().splitlines() if f'"{event}"' in line)
+    return datetime.fromisoformat(json.loads(line)["timestamp"]).timestamp()
+
+
 async def test_a_stop_at_200_messages_a_second_leaves_none_invisible_and_ends_within_the_drain(
     tmp_path: Path, contact_event: Callable[..., bytes]
 ) -> None:
-    """Chats that Connect does not know, so that calls are made and refused; at 5 a second most of them wait."""
+    """Chats that Connect does not know, so that calls are made and refused; at one a second most of them wait."""
     async with town(tmp_path, Robot(), level="warning") as place:
         config = place.config.read_text().replace('poll = "1s"', 'poll = "1s"\npolls = 4')
-        place.config.write_text(config)
+        place.config.write_text(config + "[quota]\nrate = 1\n")
         limits = {"ATTACHD_SERVICE__DRAIN": f"{DRAIN_SECONDS}s", "ATTACHD_LOGGING__LEVEL": "info"}
         with load(place, contact_event) as sent:
             async with place.attachd(**limits) as daemon:
                 await in_hand(place, daemon, 120)
-                begun = time.monotonic()
                 daemon.send(signal.SIGTERM)
-                with anyio.fail_after(DRAIN_SECONDS + 10):
+                with anyio.fail_after(120):
                     assert await daemon.process.wait() == 0
-                took = time.monotonic() - begun
-        assert took < DRAIN_SECONDS + 5.0  # the poll's second, and a busy machine's
+        took = at(daemon, "attachd.stopped") - at(daemon, "attachd.stopping")
+        assert took < DRAIN_SECONDS + 15  # a busy machine's; to see all through would take minutes
         counted = place.sqs().get_queue_attributes(QueueUrl=place.embedded.queue_url, AttributeNames=["All"])[
             "Attributes"
         ]
