@@ -196,23 +196,29 @@ async def test_contacts_do_not_touch_each_other(journal: Journal) -> None:
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=80)
 times = st.floats(min_value=1, max_value=1e12)
 numbers = count()
-entries = st.builds(
-    Entry,
-    contact_id=texts,
-    stage=st.sampled_from(Stage),
-    version=st.integers(1, 2**63 - 1),
-    changed_at=times,
-    owner=st.none() | texts,
-    generation=st.integers(1, 2**63 - 1),
-    requested_at=st.none() | times,
-    participant_id=st.none() | texts,
-    bot=st.none() | texts,
-    rule=st.none() | texts,
-    reason=st.none() | texts,
-    runtime=st.none() | texts,
-    instance_arn=st.none() | texts,
-    since=st.none() | times,
-)
+fields_of = {
+    "contact_id": texts,
+    "stage": st.sampled_from(Stage),
+    "version": st.integers(1, 2**63 - 1),
+    "changed_at": times,
+    "owner": st.none() | texts,
+    "generation": st.integers(1, 2**63 - 1),
+    "requested_at": st.none() | times,
+    "participant_id": st.none() | texts,
+    "bot": st.none() | texts,
+    "rule": st.none() | texts,
+    "reason": st.none() | texts,
+    "runtime": st.none() | texts,
+    "instance_arn": st.none() | texts,
+    "since": st.none() | times,
+    "asked_at": st.none() | times,
+    "display_name": st.none() | texts,
+}
+entries = st.builds(Entry, **fields_of)
+
+
+def test_every_field_of_an_entry_is_tried() -> None:
+    assert set(fields_of) == {field.name for field in fields(Entry)}
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

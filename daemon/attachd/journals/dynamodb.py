@@ -413,16 +413,15 @@ def _item(entry: Entry) -> dict[str, Any]:
 
 
 def _entry(item: Mapping[str, Any]) -> Entry:
-    values = {name: value.get("S", value.get("N")) for name, value in item.items() if name not in {"id", TTL}}
-    casts: dict[str, Callable[[str], Any]] = {
-        "stage": Stage,
-        "version": int,
-        "generation": int,
-        "changed_at": float,
-        "requested_at": float,
-        "since": float,
-    }
-    return Entry(**{name: casts.get(name, str)(value) for name, value in values.items()})
+    values = {name: _value(name, value) for name, value in item.items() if name not in {"id", TTL}}
+    return Entry(**values | {"stage": Stage(values["stage"])})
+
+
+def _value(name: str, value: Mapping[str, str]) -> Any:
+    """Every number but those that count is a time."""
+    if "N" not in value:
+        return value["S"]
+    return int(value["N"]) if name in {"version", "generation"} else float(value["N"])
 
 
 def _filter(wanted: Wanted) -> dict[str, Any]:
