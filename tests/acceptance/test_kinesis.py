@@ -18,7 +18,6 @@ from anyio.to_thread import run_sync
 from acceptance.town import Robot, Town, town
 from attachd.demo import aws, processes
 
-
 #: To the second it is held in virtual time, by ``tests/unit/test_kinesis_fleet.py``.
 SOON_SECONDS = 20
 
