@@ -113,7 +113,7 @@ class Chat:
     async def seen_through(self, name: str) -> tuple[int, int | None]:
         """Run attachd until nothing is left in the queue, then stop it; how it ended."""
         child = await self.fork.start(name=name, **self.order)
-        with anyio.fail_after(90):
+        with anyio.fail_after(240):
             while not self.is_ready(child) or await self.in_queue():
                 assert name not in self.fork.ended, f"{name}: ended by itself, see {self.folder}"
                 await anyio.sleep(0.3)
@@ -127,7 +127,7 @@ class Chat:
     async def killed(self, at: int, side: str) -> None:
         name = f"{at} {side}"
         await self.fork.start(name=name, at=at, side=side, **self.order)
-        with anyio.fail_after(60):
+        with anyio.fail_after(240):
             status, _ = await self.fork.end(name)
         assert status == -signal.SIGKILL, f"{name}: ended with {status}, see {self.folder}"
 

@@ -47,7 +47,7 @@ class Customer:
             ConnectionToken=self.connection, ContentType="text/plain", Content=text
         )
 
-    async def hears(self, *, within: float = 30.0) -> str:
+    async def hears(self, *, within: float = 120.0) -> str:
         """The bot's next message."""
         with anyio.fail_after(within):
             while len(said := await self._said()) <= self.heard:
@@ -103,14 +103,14 @@ async def contact(place: Town, contact_id: str) -> dict[str, Any]:
     return next(found for found in told["contacts"] if found["id"] == contact_id)
 
 
-async def becomes(place: Town, contact_id: str, state: str, *, within: float = 30.0) -> dict[str, Any]:
+async def becomes(place: Town, contact_id: str, state: str, *, within: float = 120.0) -> dict[str, Any]:
     with anyio.fail_after(within):
         while (found := await contact(place, contact_id))["state"] != state:
             await anyio.sleep(0.1)
     return found
 
 
-async def nobody_is_left(place: Town, contact_id: str, *, within: float = 30.0) -> None:
+async def nobody_is_left(place: Town, contact_id: str, *, within: float = 120.0) -> None:
     """Wait until the chat's bot has disconnected."""
     with anyio.fail_after(within):
         while True:

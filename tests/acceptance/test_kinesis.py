@@ -135,6 +135,9 @@ async def test_two_replicas_share_the_shards_and_what_one_was_killed_over_the_ot
             first = [await place.start_chat() for _ in range(6)]
             for contact_id in first:
                 await place.spoke(contact_id)
+            with anyio.fail_after(60):
+                while len(owners(place)) < 2:
+                    await anyio.sleep(0.2)
             place.kill(one)
             await one.process.wait()
             killed = time.time()

@@ -27,7 +27,7 @@ VIPS = """
 
 async def said(daemon: Running, event: str, count: int = 1) -> dict[str, Any]:
     """The count-th record of this event, once it is there."""
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while True:
             lines = [json.loads(line) for line in daemon.log.read_text().splitlines() if f'"{event}"' in line]
             if len(lines) >= count:
@@ -39,7 +39,7 @@ async def served(place: Town, **attributes: str) -> tuple[str, str, str]:
     """Start a chat; by which rule it got which bot, under which name."""
     chat = await place.start_chat(**attributes)
     await place.spoke(chat)
-    with anyio.fail_after(20):
+    with anyio.fail_after(120):
         while not (
             mine := [d for d in place.deliveries() if d.get("contact") == chat and d["outcome"] == "attached"]
         ):

@@ -22,7 +22,7 @@ async def replay(place: Town, *arguments: str, stdin: bytes = b"") -> tuple[int,
             input=stdin,
             capture_output=True,
             env=dict(os.environ) | place.environment,
-            timeout=60,
+            timeout=240,
             check=False,
         )
     )

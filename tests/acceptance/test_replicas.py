@@ -102,7 +102,7 @@ async def test_two_replicas_given_every_event_attach_each_chat_once_and_one_fini
         async def halved() -> bool:
             return {await town_of_two.share(daemon) for daemon in daemons.values()} == {0.5}
 
-        await until(halved, within=10)
+        await until(halved, within=60)
 
         chats = [await place.start_chat() for _ in range(CHATS)]
         for contact_id in chats:
@@ -112,21 +112,21 @@ async def test_two_replicas_given_every_event_attach_each_chat_once_and_one_fini
         async def each_once() -> bool:
             return sorted([*_attached(place, "one"), *_attached(place, "two")]) == sorted(chats)
 
-        await until(each_once, within=5)
+        await until(each_once, within=60)
         armed.set()
         last = await place.start_chat()
-        with anyio.fail_after(15):
+        with anyio.fail_after(60):
             await struck.wait()
 
         async def told_apart() -> bool:
             return any(last in _held_elsewhere(place, name) for name in NAMES)
 
-        await until(told_apart, within=10)
+        await until(told_apart, within=60)
         (killed,) = [name for name in NAMES if last not in _held_elsewhere(place, name)]
         (other,) = set(NAMES) - {killed}
         place.kill(daemons[killed])
         released.set()
-        await place.spoke(last, within=20)
+        await place.spoke(last, within=60)
         bots = await place.bots(last)
         assert (bots["connected"], bots["spoke"]) == (1, 1)
 
@@ -134,12 +134,12 @@ async def test_two_replicas_given_every_event_attach_each_chat_once_and_one_fini
             survivor = daemons[other]
             return (await town_of_two.share(survivor), await town_of_two.count(survivor)) == (1.0, 1.0)
 
-        await until(alone, within=10)
+        await until(alone, within=60)
 
         async def settled() -> bool:
             return last in _attached(place, other)
 
-        await until(settled, within=5)
+        await until(settled, within=60)
 
 
 def _attached(place: Town, name: str) -> set[str]:

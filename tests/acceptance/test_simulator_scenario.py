@@ -64,13 +64,13 @@ def simulated(*arguments: str) -> Iterator[str]:
             yield process.stdout.readline().partition("AWS_ENDPOINT_URL_CONNECT=")[2].split()[0]
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=10) == 0
+            assert process.wait(timeout=60) == 0
             assert process.stderr.read() == ""
 
 
 def page(url: str, body: Any = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
-    with urlopen(Request(url, data=data), timeout=10) as answer:  # noqa: S310 - our own process
+    with urlopen(Request(url, data=data), timeout=60) as answer:  # noqa: S310 - our own process
         content: bytes = answer.read()
         return content
 
@@ -192,7 +192,7 @@ def test_no_fault_of_a_connection_makes_the_simulator_complain() -> None:
 @pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*.toml")), ids=lambda path: path.name)
 def test_a_good_scenario_is_said_to_be_one(path: Path) -> None:
     ended = subprocess.run(
-        command("--scenario", str(path), "--check"), capture_output=True, text=True, timeout=30, check=False
+        command("--scenario", str(path), "--check"), capture_output=True, text=True, timeout=120, check=False
     )
     assert (ended.returncode, ended.stdout, ended.stderr) == (0, f"{path}: well-formed\n", "")
 
@@ -207,7 +207,7 @@ def test_all_that_is_wrong_with_a_scenario_is_said_a_line_each(
         command("--scenario", str(path), "--burst", "0", *check),
         capture_output=True,
         text=True,
-        timeout=30,
+        timeout=120,
         check=False,
     )
     assert ended.returncode == 78
@@ -230,7 +230,7 @@ def test_a_scenario_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, content
     if content is not None:
         path.write_bytes(content)
     ended = subprocess.run(
-        command("--scenario", str(path)), capture_output=True, text=True, timeout=30, check=False
+        command("--scenario", str(path)), capture_output=True, text=True, timeout=120, check=False
     )
     assert ended.returncode == 78
     assert ended.stderr.startswith(f"{path}: ")
@@ -239,7 +239,9 @@ def test_a_scenario_that_cannot_be_read_is_said_to_be_so(tmp_path: Path, content
 
 @pytest.mark.parametrize("clock", ["sundial", "manual:noon", "real:2026-01-01"])
 def test_a_clock_that_makes_no_sense_is_a_usage_error(clock: str) -> None:
-    ended = subprocess.run(command("--clock", clock), capture_output=True, text=True, timeout=30, check=False)
+    ended = subprocess.run(
+        command("--clock", clock), capture_output=True, text=True, timeout=120, check=False
+    )
     assert ended.returncode == 2
     assert "Invalid value" in ended.stderr
 

@@ -36,7 +36,7 @@ async def ready(daemon: Running, *, words: str = "") -> str:
     """Wait until ``/readyz`` says that, or 200 without words; what it said."""
     lines = daemon.log.read_text().splitlines()
     health = next(json.loads(line)["health"] for line in lines if "attachd.starting" in line)
-    with anyio.fail_after(60):
+    with anyio.fail_after(120):
         async with aiohttp.ClientSession() as http:
             while True:
                 async with http.get(f"{health}/readyz") as answer:

@@ -159,7 +159,7 @@ class Town:
         told = await truth(self.simulator.url)
         return next(dict(c["custom_bots"]) for c in told["contacts"] if c["id"] == contact_id)
 
-    async def spoke(self, contact_id: str, *, within: float = 30.0) -> None:
+    async def spoke(self, contact_id: str, *, within: float = 120.0) -> None:
         """Wait until a bot has spoken in the chat."""
         with anyio.fail_after(within):
             while (await self.bots(contact_id))["spoke"] == 0:
@@ -171,7 +171,7 @@ class Town:
         records = [json.loads(line) for line in lines if line.startswith("{")]
         return [record for record in records if record.get("event") == "delivery"]
 
-    async def settled(self, count: int, *, within: float = 30.0) -> list[dict[str, Any]]:
+    async def settled(self, count: int, *, within: float = 120.0) -> list[dict[str, Any]]:
         """Wait for so many canonical lines."""
         with anyio.fail_after(within):
             while len(self.deliveries()) < count:

@@ -17,7 +17,7 @@ from typing import Final
 import anyio
 from anyio.abc import ByteReceiveStream, Process
 
-_START_SECONDS: Final = 20.0
+_START_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 20.0
 _URL: Final = re.compile(r"http://[\w.:\[\]]+")
 
