@@ -37,7 +37,7 @@ from attachd.testing import MemoryLeases, MemorySource, MemoryStream
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 POLL_SECONDS = 1
-VISIBILITY_SECONDS = 2
+VISIBILITY_SECONDS = 4  # shorter, and a busy machine loses what it has in hand
 
 
 def sessions() -> Any:
