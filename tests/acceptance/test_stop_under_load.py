@@ -95,6 +95,7 @@ async def test_a_stop_at_200_messages_a_second_leaves_none_invisible_and_ends_wi
         assert all(line["settled"] for line in lines)
         waited = [line for line in lines if line["outcome"] == "interrupted"]
         assert len(waited) > 50  # there was much in hand, and much of it could not be seen through
-        # By message: several polls at once may be handed the same one, as SQS's own page says.
+        # By message: polls at once may be handed the same one, as SQS's own page says. What one hand has done with and
+        # the other has given back is both, and comes again as a duplicate; what must never be is that one is neither.
         done = {line["message"] for line in lines if line["disposition"] == "acknowledge"}
-        assert len(done) + int(counted["ApproximateNumberOfMessages"]) == sent[0]
+        assert sent[0] <= len(done) + int(counted["ApproximateNumberOfMessages"]) <= sent[0] + 10
