@@ -49,8 +49,13 @@ class Offers:
         self._now = now
         self._dice = dice
 
-    async def hand_off(self, chat: Chat, handoff: Handoff) -> str:
+    async def hand_off(self, chat: Chat, handoff: Handoff, *, first: bool) -> str:
         """Offer until a runtime takes it; returns that runtime's name.
+
+        Args:
+            chat: whose participant it is.
+            handoff: what is offered.
+            first: whether this participant was never offered before, by a predecessor of this process either.
 
         Raises:
             Transient: nobody took it, and it will lapse: there is time for another generation.
@@ -66,7 +71,7 @@ class Offers:
         else:
             return runtime
         chat.claim.check()
-        if fallback is not None and self._may_ask(fallback, refusal):
+        if fallback is not None and self._may_ask(fallback, refusal, first=first):
             log.warning(
                 "offer.not_taken",
                 contact=chat.contact.id,
@@ -114,9 +119,9 @@ class Offers:
                 next="its bot learns it from Connect",
             )
 
-    def _may_ask(self, fallback: str, refusal: Transient | Permanent) -> bool:
+    def _may_ask(self, fallback: str, refusal: Transient | Permanent, *, first: bool) -> bool:
         """Not beside a bot that may have taken it unheard: two would speak at once. And not one that is full, or not there."""
-        unheard = isinstance(refusal, Transient) and refusal.ambiguous
+        unheard = isinstance(refusal, Transient) and (refusal.ambiguous or not first)
         return not unheard and self._gates.runtimes[fallback].wait(anyio.current_time()) <= 0
 
     def _until(self, chat: Chat, handoff: Handoff) -> float:

@@ -183,6 +183,9 @@ class Pipeline:
 
     async def _hand_off(self, chat: Chat, bot: Bot, participant: Participant) -> None:
         """Offer the participant until a runtime accepts, or it is too late for this generation."""
+        first = (
+            chat.claim.entry.participant_id is None
+        )  # else it was offered before, and perhaps taken unheard
         try:
             entry = await chat.claim.move(Stage.ATTACHED, participant_id=participant.id)
             handoff = Handoff(
@@ -196,7 +199,7 @@ class Pipeline:
             )
             chat.trail.note(participant=participant.id)
             with chat.trail.station("hand_off"):
-                runtime = await self._offers.hand_off(chat, handoff)
+                runtime = await self._offers.hand_off(chat, handoff, first=first)
         except Permanent as error:
             if error.outcome not in _GONE:
                 await self._recipes.dismiss(chat, participant)  # so that the contact flow goes on

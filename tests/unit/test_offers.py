@@ -107,6 +107,34 @@ async def test_no_fallback_is_asked_beside_a_bot_that_may_have_taken_the_chat_un
     assert town.sorry.offers == []
 
 
+async def test_no_fallback_is_asked_after_a_restart_beside_a_bot_that_may_have_taken_the_chat(
+    contact_event: Build,
+) -> None:
+    town = Town()
+    offer = town.ava.offer
+
+    async def dies(handoff: Handoff) -> None:
+        await offer(handoff)
+        await anyio.sleep_forever()
+
+    town.ava.offer = dies  # type: ignore[method-assign]
+    with anyio.move_on_after(1):
+        await town.carry(contact_event("c-1"))
+    town.ava.offer, town.ava.down = offer, Transient("unreachable")  # type: ignore[method-assign]
+    again = Town()
+    again.connect, again.journal = town.connect, town.journal
+    again.line = Line(
+        now,
+        attacher=town.connect,
+        runtimes={"ava": town.ava, "sorry": town.sorry},
+        rules=town.line.rules,
+        journal=town.journal,
+    )
+    await again.carry(contact_event("c-1"))
+    assert list(town.ava.accepted) == ["c-1_1"]
+    assert town.sorry.offers == []
+
+
 async def test_a_fallback_that_is_full_or_away_is_left_alone(contact_event: Build) -> None:
     town = Town()
     town.ava.faults.extend([REFUSED, REFUSED])
