@@ -116,16 +116,17 @@ class RuntimeGate:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Way:
-    """The way of one instance's chats to one bot: a gate of gates."""
+    """The way of one instance's chats to one bot: a gate of gates; unless it is barred, whoever comes goes through."""
 
     bot: Bot
     runtime: RuntimeGate
     chats: OpenChats
     gates: tuple[Gate, ...] = field(repr=False)
+    barred: bool = True
 
     def wait(self, now: float) -> float:
         """See ``waiting.Gate``."""
-        return max(gate.wait(now) for gate in self.gates)
+        return max(gate.wait(now) for gate in self.gates) if self.barred else 0.0
 
     def enter(self) -> None:
         """See ``waiting.Gate``."""
@@ -161,13 +162,19 @@ class Gates:
         self.runtimes = {gate.name: gate for gate in runtimes}
         self._caps = caps
         self._chats: dict[str, OpenChats] = {}
-        self._ways: dict[tuple[str, tuple[tuple[str, str, bool], ...]], tuple[Way, ...]] = {}
+        self._ways: dict[tuple[str, bool, tuple[tuple[str, str, bool], ...]], tuple[Way, ...]] = {}
         self._stir = stir
         self._over = over
         self._changed = anyio.Event()
 
     def ways(
-        self, instance: str, circuit: Circuit, bots: Sequence[Bot], streaming: Circuit | None = None
+        self,
+        instance: str,
+        circuit: Circuit,
+        bots: Sequence[Bot],
+        streaming: Circuit | None = None,
+        *,
+        barred: bool = True,
     ) -> tuple[Way, ...]:
         """The ways to these bots, in order; the same tuple whenever the same is asked.
 
@@ -176,12 +183,15 @@ class Gates:
             circuit: the instance's.
             bots: where they lead.
             streaming: for those whose chats are streamed first, the circuit of that.
+            barred: whether gates that are shut are waited for; all that are gone through are entered.
         """
-        key = instance, tuple((bot.name, bot.runtime, bool(bot.recipe.streaming_topic)) for bot in bots)
+        looks = tuple((bot.name, bot.runtime, bool(bot.recipe.streaming_topic)) for bot in bots)
+        key = instance, barred, looks
         if key not in self._ways:
             circuits = (circuit,) if streaming is None else (circuit, streaming)
             self._ways[key] = tuple(
-                self._way(circuits if bot.recipe.streaming_topic else circuits[:1], bot) for bot in bots
+                self._way(circuits if bot.recipe.streaming_topic else circuits[:1], bot, barred=barred)
+                for bot in bots
             )
         return self._ways[key]
 
@@ -265,7 +275,7 @@ class Gates:
                     if over:
                         self.ended(contact_id)
 
-    def _way(self, circuits: tuple[Circuit, ...], bot: Bot) -> Way:
+    def _way(self, circuits: tuple[Circuit, ...], bot: Bot, *, barred: bool) -> Way:
         runtime = self.runtimes[bot.runtime]
         chats = self._chats.setdefault(bot.name, OpenChats(self._caps.get(bot.name, inf)))
-        return Way(bot, runtime, chats, (*circuits, runtime, chats))
+        return Way(bot, runtime, chats, (*circuits, runtime, chats), barred)

@@ -163,12 +163,12 @@ class Pipeline:
             if bots != chat.choice.bots:  # a participant may be there, made for one of them
                 until = min(until, anyio.current_time() + chat.claim.window)
         instance = chat.instance
-        ways = self._gates.ways(instance.arn, instance.circuit, bots, instance.streaming)
+        ways = self._gates.ways(instance.arn, instance.circuit, bots, instance.streaming, barred=not present)
         with chat.trail.station("admit"):
             try:
-                entered = await chat.instance.rooms["CreateParticipant"].admit(
+                entered = await instance.rooms["CreateParticipant"].admit(
                     chat.contact.id,
-                    gates=() if present else ways,
+                    gates=ways,
                     priority=priority,
                     since=chat.since,
                     until=until,
@@ -177,8 +177,6 @@ class Pipeline:
                 if error.outcome is Outcome.EXPIRED and until < chat.until:
                     raise Transient("window_closing", "its bot's runtime was not there in time") from None
                 raise
-        if present:
-            ways[entered].enter()
         return replace(ways[entered], bot=bots[entered])  # the way is the bot's, its looks are the rule's
 
     async def _hand_off(self, chat: Chat, bot: Bot, participant: Participant) -> None:
