@@ -527,7 +527,7 @@ async def test_beside_who_serves_a_command_reads_writes_and_sees_who_is_at_work(
 
 @pytest.mark.real_time
 async def test_a_command_makes_no_file_and_brings_none_up_to_date(path: Path) -> None:
-    with pytest.raises(Misconfigured, match="check that"):
+    with pytest.raises(Misconfigured, match="the service makes it when it first starts"):
         async with SqliteJournal(path, beside=True).open():
             pass
     assert [found.name async for found in anyio.Path(path.parent).iterdir()] == []
@@ -572,10 +572,9 @@ async def test_a_journal_that_is_left_by_cancellation_lets_go_of_its_file(path: 
     journal = SqliteJournal(path)
     with anyio.CancelScope() as scope:
         async with journal.open():
-            connection = journal._db
+            connection = await journal.file.run(lambda db: db)
             scope.cancel()
             await anyio.sleep(1)
-    assert connection is not None
     with pytest.raises(sqlite3.ProgrammingError, match="closed"):
         connection.execute("SELECT 1")
     del connection
@@ -685,9 +684,8 @@ async def test_a_disk_that_is_full_is_a_transient_failure_and_what_is_stored_sta
     journal = SqliteJournal(path)
     async with journal.open():
         await journal.put(entry())
-        assert journal._db is not None
-        (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
-        journal._db.execute(f"PRAGMA max_page_count = {pages}")
+        (pages,) = await pragma(journal, "page_count")
+        await pragma(journal, f"max_page_count = {pages}")
         with pytest.raises(Transient) as failed:
             await put_many(journal)
         assert failed.value.reason == "journal_full"
@@ -739,15 +737,18 @@ async def test_a_file_that_is_spoilt_in_mid_run_is_told_with_the_remedy(path: Pa
     journal = SqliteJournal(path)
     async with journal.open():
         await put_many(journal)
-        assert journal._db is not None
-        journal._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        journal._db.execute("PRAGMA cache_size = 0")
+        await pragma(journal, "wal_checkpoint(TRUNCATE)")
+        await pragma(journal, "cache_size = 0")
         with path.open("r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * (path.stat().st_size - 4096))  # noqa: ASYNC240
         with pytest.raises(Transient, match="put the file aside") as failed:
             await journal.get("another-500")
         assert failed.value.reason == "journal_corrupt"
+
+
+async def pragma(journal: SqliteJournal, what: str) -> tuple[int, ...]:
+    return tuple(await journal.file.run(lambda db: db.execute(f"PRAGMA {what}").fetchone() or ()))
 
 
 async def put_many(journal: Journal) -> None:

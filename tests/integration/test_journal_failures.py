@@ -39,11 +39,14 @@ async def until(true: Callable[[], bool]) -> None:
             await anyio.sleep(0.05)
 
 
-def fill(journal: SqliteJournal, *, full: bool) -> None:
+async def fill(journal: SqliteJournal, *, full: bool) -> None:
     """As if the disk were full: the file may not grow."""
-    assert journal._db is not None
-    (pages,) = journal._db.execute("PRAGMA page_count").fetchone()
-    journal._db.execute(f"PRAGMA max_page_count = {pages if full else 1_000_000}")
+    (pages,) = await pragma(journal, "page_count")
+    await pragma(journal, f"max_page_count = {pages if full else 1_000_000}")
+
+
+async def pragma(journal: SqliteJournal, what: str) -> tuple[int, ...]:
+    return tuple(await journal.file.run(lambda db: db.execute(f"PRAGMA {what}").fetchone() or ()))
 
 
 def padded(number: int) -> Entry:
@@ -60,11 +63,11 @@ async def test_with_a_full_disk_and_told_to_wait_events_are_put_off_until_there_
 ) -> None:
     inner = SqliteJournal(tmp_path / "journal.sqlite")
     async with watched(inner, attach=False) as journal:
-        fill(inner, full=True)
+        await fill(inner, full=True)
         with pytest.raises(Transient, match="make room on that disk"):
             await put_padded(journal)
         assert "journal_full" in journal.trouble[0]
-        fill(inner, full=False)
+        await fill(inner, full=False)
         await journal.put(padded(100))
         assert journal.trouble == []
 
@@ -74,10 +77,10 @@ async def test_with_a_full_disk_and_told_to_attach_nobody_waits_and_nothing_is_l
 ) -> None:
     inner = SqliteJournal(tmp_path / "journal.sqlite")
     async with watched(inner, attach=True) as journal:
-        fill(inner, full=True)
+        await fill(inner, full=True)
         await put_padded(journal)
         assert "journal_full" in journal.trouble[0]
-        fill(inner, full=False)
+        await fill(inner, full=False)
         await until(lambda: not journal.trouble and not journal._untold)
         assert [await inner.get(f"c-{number}") for number in range(100)] == [padded(n) for n in range(100)]
 
@@ -108,9 +111,8 @@ async def test_a_file_that_is_spoilt_in_mid_run_is_no_reason_to_stop_if_told_to_
     async with watched(inner, attach=True) as journal:
         for number in range(300):
             await journal.put(entry(number))
-        assert inner._db is not None
-        inner._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        inner._db.execute("PRAGMA cache_size = 0")
+        await pragma(inner, "wal_checkpoint(TRUNCATE)")
+        await pragma(inner, "cache_size = 0")
         with path.open("r+b") as file:
             file.seek(4096)
             file.write(b"\xff" * (path.stat().st_size - 4096))
