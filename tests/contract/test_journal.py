@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 import embedded
 from attachd.demo import aws
 from attachd.errors import Misconfigured, Transient
-from attachd.journals.dynamodb import DynamoJournal
+from attachd.journals.dynamodb.journal import DynamoJournal
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.journals.watched import WatchedJournal
@@ -98,7 +98,7 @@ def another(dynamodb: str, monkeypatch: pytest.MonkeyPatch) -> Another:
 
     async def make() -> DynamoJournal:
         made = DynamoJournal(lambda: SESSION, table, keep_seconds=KEEP, user_agent="attachd/test")
-        await made.create()
+        await made.table.create()
         return made
 
     return make
@@ -414,7 +414,7 @@ async def test_a_beat_that_comes_late_changes_nothing_and_a_retirement_that_does
     journal = await another()
     async with journal.open():
         await journal.beat(Beat("us", 5, 0, 0.5))
-        with pytest.raises(Transient, match="a later beat"):
+        with pytest.raises(Transient, match="written meanwhile"):
             await journal.beat(Beat("us", 4, 0, 1.0))
         await journal.retire(Beat("us", 4, 0, 1.0))
         assert Beat("us", 5, 0, 0.5) in await journal.beat(Beat("them", 1, 0, 0.0))
@@ -426,7 +426,7 @@ async def test_an_item_holds_the_entry_when_it_may_be_forgotten_and_nothing_else
     async with journal.open():
         await journal.put(replace(entry(), rule="any chat"))
         answer = await journal._entries.get_item(
-            TableName=journal._table, Key={"id": {"S": "contact#c-1"}}, ConsistentRead=True
+            TableName=journal.table.name, Key={"id": {"S": "contact#c-1"}}, ConsistentRead=True
         )
     assert answer["Item"] == {
         "id": {"S": "contact#c-1"},

@@ -16,7 +16,7 @@ from structlog.testing import capture_logs
 import embedded
 from attachd.demo import aws
 from attachd.errors import Misconfigured, Transient
-from attachd.journals.dynamodb import DynamoJournal
+from attachd.journals.dynamodb.journal import DynamoJournal
 from attachd.lifecycle import Entry, Stage
 from attachd.model import Beat
 
@@ -374,6 +374,18 @@ async def test_nothing_but_a_consistent_read_is_relied_on(dynamodb: Scripted) ->
     assert dynamodb.calls[-1][1]["ConsistentRead"] is True
 
 
+async def test_a_refusal_that_does_not_bring_what_is_stored_costs_a_second_read(dynamodb: Scripted) -> None:
+    dynamodb.on("PutItem", refusing("ConditionalCheckFailedException"))
+    stored = {"id": {"S": "contact#c-1"}, "contact_id": {"S": "c-1"}, "stage": {"S": "claimed"}}
+    numbers = {"version": {"N": "7"}, "changed_at": {"N": "1.5"}}
+    dynamodb.on("GetItem", saying({"Item": stored | numbers}))
+    async with opened() as journal:
+        assert await journal.put(ENTRY) == Entry("c-1", Stage.CLAIMED, 7, 1.5)
+        dynamodb.on("GetItem", saying({}))
+        with pytest.raises(Transient, match="something else was written meanwhile"):
+            await journal.put(ENTRY)
+
+
 # ── attachd journal create ─────────────────────────────────────────────────────────────────────
 
 
@@ -381,11 +393,11 @@ async def test_creating_makes_the_table_once_and_says_each_time_what_it_did(
     moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _environment(monkeypatch, moto)
-    assert await journal("made-here").create() == [
+    assert await journal("made-here").table.create() == [
         "[journal] table 'made-here': made, on-demand",
         "[journal] table 'made-here': TTL turned on, by expires_at",
     ]
-    assert await journal("made-here").create() == [
+    assert await journal("made-here").table.create() == [
         "[journal] table 'made-here': was there already",
         "[journal] table 'made-here': TTL was on already, by expires_at",
     ]
@@ -410,7 +422,7 @@ async def test_creating_leaves_another_applications_table_alone(
             BillingMode="PAY_PER_REQUEST",
         )
         with pytest.raises(Misconfigured, match="a table of its own"):
-            await journal("invoices").create()
+            await journal("invoices").table.create()
         told = await client.describe_time_to_live(TableName="invoices")
         assert told["TimeToLiveDescription"] == {"TimeToLiveStatus": "DISABLED"}
 
@@ -418,4 +430,4 @@ async def test_creating_leaves_another_applications_table_alone(
 async def test_creating_without_the_right_to_says_so(dynamodb: Scripted) -> None:
     dynamodb.on("CreateTable", refusing("AccessDeniedException"))
     with pytest.raises(Misconfigured, match="access denied"):
-        await journal().create()
+        await journal().table.create()

@@ -11,7 +11,7 @@ from aiobotocore.session import get_session
 import embedded
 from attachd.demo import aws
 from attachd.errors import Misconfigured, Transient
-from attachd.journals.dynamodb import DynamoJournal
+from attachd.journals.dynamodb.journal import DynamoJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.journals.watched import WatchedJournal
 from attachd.lifecycle import Entry, Stage
@@ -147,7 +147,7 @@ async def test_a_throttled_table_is_waited_for_or_served_beside_as_is_set(
     tables: embedded.Tables, *, attach: bool
 ) -> None:
     inner = DynamoJournal(get_session, "attachd", keep_seconds=3600, user_agent="attachd/test")
-    await inner.create()
+    await inner.table.create()
     async with watched(inner, attach=attach) as journal:
         await journal.put(entry(1))
         tables.throttled = {"PutItem", "GetItem"}

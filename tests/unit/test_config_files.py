@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from attachd.journals import dynamodb
+from attachd.journals.dynamodb.items import TTL
+from attachd.journals.dynamodb.table import TABLE
 from attachd.sources.kinesis import dynamodb as leases
 
 ROOT = Path(__file__).parents[2]
@@ -184,8 +185,8 @@ def test_a_chats_events_come_to_one_shard() -> None:
 @pytest.mark.parametrize("kind", TEMPLATES)
 def test_the_table_in_the_template_is_the_one_that_attachd_makes(kind: str) -> None:
     table = properties("Journal", kind)
-    assert table.pop("TimeToLiveSpecification") == {"AttributeName": dynamodb.TTL, "Enabled": True}
-    assert table == dynamodb.TABLE
+    assert table.pop("TimeToLiveSpecification") == {"AttributeName": TTL, "Enabled": True}
+    assert table == TABLE
 
 
 def test_nobody_but_our_rule_may_put_events_into_the_queues() -> None:

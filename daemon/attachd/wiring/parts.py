@@ -16,7 +16,7 @@ from attachd import settings as s
 from attachd.aws import NewSession
 from attachd.conformance import Make, Subject
 from attachd.errors import Misconfigured
-from attachd.journals.dynamodb import DynamoJournal
+from attachd.journals.dynamodb.journal import DynamoJournal
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.sqlite import SqliteJournal
 from attachd.model import Bot, Recipe, Secret
@@ -184,7 +184,7 @@ async def create_journal(config: s.Settings) -> list[str]:
     """
     made = journal(config, partial(aws.session, os.environ))
     if isinstance(made, DynamoJournal):
-        return await made.create()
+        return await made.table.create()
     return [f"[journal] type {config.journal.type!r} needs nothing made"]
 
 
