@@ -351,7 +351,7 @@ class Astray:
         return sum([await self._journal.get(chat.id) is None for chat in self._chats])
 
     async def quarantined(self) -> list[tuple[bytes, str]]:
-        said = [line for line in self._logs if line["event"] == "sweep.quarantined"]
+        said = [line for line in self._logs if line["event"] == "found.quarantined"]
         return [(line["contact"].partition(" ")[2].encode(), line["reason"]) for line in said]
 
 

@@ -10,18 +10,26 @@ from itertools import count
 from typing import Final
 
 import anyio
+import structlog
 
 from attachd.decode import DETAIL_TYPE
-from attachd.model import Contact, Delivery
+from attachd.model import Contact, Delivery, Disposition, Quarantine, Release
 
 #: The event that opens a contact of this channel; of a chat the first.
 _OPENS: Final = {"VOICE": "CONNECTED_TO_AGENT"}
 
+log = structlog.get_logger(__name__)
+
 
 class Found:
-    """Deliveries of a source's own making: handed out once, and again when they are released."""
+    """Deliveries of a source's own making: handed out once, and again when they are released.
 
-    def __init__(self) -> None:
+    Args:
+        by: the source, for the log.
+    """
+
+    def __init__(self, by: str) -> None:
+        self._by = by
         self._ready: deque[Delivery] = deque()
         self._later: list[tuple[float, int, Delivery]] = []
         self._number = count()
@@ -38,12 +46,6 @@ class Found:
         self._ready.append(delivery)
         self._wake()
 
-    def again(self, delivery: Delivery, after: float) -> None:
-        """Hand it out once more, so many seconds from now."""
-        again = replace(delivery, attempt=delivery.attempt + 1)
-        heapq.heappush(self._later, (anyio.current_time() + after, next(self._number), again))
-        self._wake()
-
     async def due(self, limit: int, seconds: float) -> Sequence[Delivery]:
         """Up to ``limit`` deliveries; waits so long for the first one."""
         until = anyio.current_time() + seconds
@@ -53,11 +55,18 @@ class Found:
         self._in_hand |= {delivery.id for delivery in due}
         return due
 
-    def settled(self, delivery: Delivery) -> bool:
-        """Whether it was in hand; it is no more."""
-        was = delivery.id in self._in_hand
-        self._in_hand.discard(delivery.id)
-        return was
+    def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+        """See ``ports.Source``. What is released is handed out once more; nobody else has the event to keep it."""
+        if delivery.id not in self._in_hand:
+            return
+        self._in_hand.remove(delivery.id)
+        match disposition:
+            case Release(after=after):
+                again = replace(delivery, attempt=delivery.attempt + 1)
+                heapq.heappush(self._later, (anyio.current_time() + after, next(self._number), again))
+                self._wake()
+            case Quarantine(reason=reason):
+                log.warning("found.quarantined", source=self._by, contact=delivery.id, reason=reason)
 
     async def all_taken(self) -> None:
         """Wait until everything new has been handed out."""

@@ -21,7 +21,7 @@ import structlog
 from attachd.errors import Permanent, Transient
 from attachd.instances import Instances
 from attachd.lifecycle import UNFINISHED, Entry, Wanted
-from attachd.model import Contact, ContactState, Delivery, Disposition, Quarantine, Release
+from attachd.model import Contact, ContactState, Delivery, Disposition
 from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.sources.found import Found, opening
@@ -88,7 +88,7 @@ class ResumeSource:
         self._progress = progress
         self._now = now
         self._times = times
-        self._found = Found()
+        self._found = Found(self.name)
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
@@ -105,13 +105,7 @@ class ResumeSource:
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``."""
-        if not self._found.settled(delivery):
-            return
-        match disposition:
-            case Release(after=after):
-                self._found.again(delivery, after)
-            case Quarantine(reason=reason):
-                log.warning("resume.quarantined", contact=delivery.id, reason=reason)
+        self._found.settle(delivery, disposition)
 
     async def _work(self) -> None:
         report = self._progress.reporter(self.name, self._times.persist + self._times.stall)

@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from attachd.errors import Transient
-from attachd.model import Contact, Delivery, Disposition, Quarantine, Release
+from attachd.model import Contact, Delivery, Disposition
 from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.quota import Quota, Rate
@@ -109,7 +109,7 @@ class SweepSource:
         self._dice = dice
         self._quota = Quota(Rate(pace.rate, 1))
         self._known: dict[str, float] = {}
-        self._found = Found()
+        self._found = Found(self.name)
         self._trouble: Transient | None = None
 
     @asynccontextmanager
@@ -133,13 +133,7 @@ class SweepSource:
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. Acknowledged, a chat is not told of again."""
-        if not self._found.settled(delivery):
-            return
-        match disposition:
-            case Release(after=after):
-                self._found.again(delivery, after)
-            case Quarantine(reason=reason):
-                log.warning("sweep.quarantined", source=self.name, contact=delivery.id, reason=reason)
+        self._found.settle(delivery, disposition)
 
     # ── the sweep ──────────────────────────────────────────────────────────────────────────────
 
