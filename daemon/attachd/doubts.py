@@ -20,6 +20,11 @@ from attachd.patterns.parse import Branch, Field
 #: Where rules may ask for what: the event, and the contact's attributes beside it.
 KNOWN: Final[Known] = {**CONTACT_EVENT, "attributes": {"*": None}}
 
+_FORGOTTEN: Final = (
+    "a chat is forgotten before it is too old for a bot, and a late event could bring it a second one: "
+    "let [service] keep be longer"
+)
+
 
 def doubts(config: s.Settings, now: float) -> list[Finding]:
     """Everything doubtful, in the order of the rules.
@@ -45,6 +50,8 @@ def doubts(config: s.Settings, now: float) -> list[Finding]:
         found += (
             Finding(table.name, path, said) for path, said in _of_rule(table, channels[table.name], now)
         )
+        if table.attach_within >= config.service.keep:
+            found.append(Finding(table.name, "attach_within", _FORGOTTEN))
     order = {name: number for number, name in enumerate(tables)}
     return sorted(found, key=lambda finding: order[finding.name])
 

@@ -7,7 +7,6 @@ participant that we have connected ourselves has the chat's patience instead.
 
 import random
 from collections.abc import Callable
-from functools import partial
 from typing import Final
 
 import anyio
@@ -106,10 +105,15 @@ class Offers:
         key = f"{handoff_key(entry)}_ended"
         farewell = ChatEnded(key, contact, entry.bot or "", entry.generation, reason)
         until = anyio.current_time() + _FAREWELL_SECONDS
+
+        async def tell() -> None:
+            if not gate.there:  # its probes say when it is worth a try
+                raise Transient("circuit_open", gate.circuit.why)
+            await gate.runtime.ended(farewell)
+
         try:
             with anyio.fail_after(_FAREWELL_SECONDS):
-                told = partial(gate.runtime.ended, farewell)
-                await retrying(told, backoff=_BACKOFF, until=until, dice=self._dice)
+                await retrying(tell, backoff=_BACKOFF, until=until, dice=self._dice)
         except (Transient, Permanent, TimeoutError) as error:
             log.warning(
                 "chat.end_not_told",

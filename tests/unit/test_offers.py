@@ -11,7 +11,7 @@ from attachd.errors import Permanent, Transient
 from attachd.journals.memory import MemoryJournal
 from attachd.lifecycle import Effect, Stage
 from attachd.logs import Trail
-from attachd.model import Bot, Delivery, Handoff, Outcome
+from attachd.model import Bot, ChatEnded, Delivery, Handoff, Outcome
 from attachd.patterns import compile_pattern
 from attachd.pipeline import Result
 from attachd.rules import Rule, Rules
@@ -294,6 +294,26 @@ async def test_a_runtime_that_does_not_hear_of_an_end_is_told_again_for_some_sec
         await anyio.sleep(5)
         town.ava.down = None
     assert list(town.ava.ends) == ["c-2_1_ended"]
+
+
+async def test_a_runtime_whose_circuit_is_open_is_told_of_ends_once_a_probe_has_come_back(
+    contact_event: Build,
+) -> None:
+    town = Town()
+    await town.carry(contact_event("c-1"))
+    tell, tried = town.ava.ended, list[float]()
+
+    async def tried_at(farewell: ChatEnded) -> None:
+        tried.append(now())
+        await tell(farewell)
+
+    town.ava.ended = tried_at  # type: ignore[method-assign]
+    opened = now()
+    town.line.gates.heard("ava", Transient("draining", after=5.0))
+    await town.carry(contact_event("c-1", "DISCONNECTED"))
+    (once,) = tried
+    assert once >= opened + 5
+    assert list(town.ava.ends) == ["c-1_1_ended"]
 
 
 async def test_being_queued_while_the_runtime_says_yes_takes_nothing_away(contact_event: Build) -> None:

@@ -51,6 +51,11 @@ def rule(text: str, name: str = "r") -> str:
         ("bot = []", "what does the chat get?"),
         ('bot = "a"\nno_bot = true', "'no_bot' beside 'bot' or 'split'"),
         ("split = { a = 1 }\nno_bot = true", "'no_bot' beside 'bot' or 'split'"),
+        ('no_bot = true\nfallback = "ava"', "'fallback' beside 'no_bot'"),
+        (
+            'when.detail.channel = ["VOICE"]\nbot = "caller"\nstreaming_topic = "arn:aws:sns:eu-central-1:111122223333:x"',
+            "streaming_topic: only chats are streamed, and its bots join calls",
+        ),
         ("split = { a = 0, b = 0 }", "'split' has no weight above 0"),
         ("split = { a = 0.5, b = 1 }", "split a: "),
         ("split = { a = -1, b = 2 }", "split a: "),
@@ -225,3 +230,11 @@ def test_a_rule_that_can_never_decide_is_doubted_and_a_remedy_offered(
 def test_a_rule_that_may_decide_is_not_said_never_to(tmp_path: Path, text: str) -> None:
     found = doubts(load(tmp_path, rule(f'bot = "a"\n{text}')), NOW)
     assert not [doubt for doubt in found if "never decides" in doubt.message]
+
+
+def test_a_journal_that_forgets_a_chat_before_its_patience_ends_is_doubted(tmp_path: Path) -> None:
+    text = rule('bot = "a"\nattach_within = "2h"') + '[service]\nkeep = "1h"\n'
+    (doubt,) = doubts(load(tmp_path, text), NOW)
+    assert (doubt.name, doubt.path) == ("r", "attach_within")
+    assert "a second one" in doubt.message
+    assert doubts(load(tmp_path, text.replace("1h", "3h")), NOW) == []

@@ -77,6 +77,8 @@ def _of_decision(
         yield f"{where}: {fallback!r} is the bot's own runtime already"
     topic = place((*loc, "streaming_topic"), data)
     yield from (f"{topic}: {problem}" for problem in _afar(rule, data.get("instances") or ()))
+    if rule.get("streaming_topic") and any(bot.get("role") == "CUSTOMER" for bot in chosen):
+        yield f"{topic}: only chats are streamed, and its bots join calls: role = 'CUSTOMER'"
 
 
 def _twice(names: Iterable[object]) -> list[str]:

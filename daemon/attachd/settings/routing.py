@@ -117,6 +117,8 @@ class Decision(Table):
     def _says_what(self) -> Self:
         if self.no_bot and (self.bot or self.split):
             raise ValueError("'no_bot' beside 'bot' or 'split': one of them can be meant")
+        if self.no_bot and self.fallback:
+            raise ValueError("'fallback' beside 'no_bot': there is no participant to be offered")
         if not (self.no_bot or self.bot or self.split):
             raise ValueError("what does the chat get? Write 'bot', 'split' or 'no_bot = true'")
         if self.split and not any(self.split.values()):
