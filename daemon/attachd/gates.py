@@ -209,10 +209,14 @@ class Gates:
 
     def opened(self, bot: str, contact_id: str, told: int | None = None) -> None:
         """The bot has this chat, and so many in all, if its runtime says so: that counts more than what we think."""
-        chats, now = self._chats[bot], anyio.current_time()
+        chats, now = self._of(bot), anyio.current_time()
         if told is not None:
             chats.told(max(0, told - 1), now)  # this one is among them
         chats.opened(contact_id, now)  # last: a runtime may answer before it counts this one
+
+    def had(self, bot: str, contact_id: str, seconds: float) -> None:
+        """The bot has had this chat for so long: a predecessor of ours handed it over. Told oldest first."""
+        self._of(bot).opened(contact_id, anyio.current_time() - seconds)
 
     def ended(self, contact_id: str) -> None:
         """A chat is over: its place is free."""
@@ -277,5 +281,8 @@ class Gates:
 
     def _way(self, circuits: tuple[Circuit, ...], bot: Bot, *, barred: bool) -> Way:
         runtime = self.runtimes[bot.runtime]
-        chats = self._chats.setdefault(bot.name, OpenChats(self._caps.get(bot.name, inf)))
+        chats = self._of(bot.name)
         return Way(bot, runtime, chats, (*circuits, runtime, chats), barred)
+
+    def _of(self, bot: str) -> OpenChats:
+        return self._chats.setdefault(bot, OpenChats(self._caps.get(bot, inf)))

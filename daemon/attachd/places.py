@@ -6,7 +6,7 @@ from typing import Final
 
 _TOLD_SECONDS: Final = 60.0
 #: A chat ends by itself at last: ChatDurationInMinutes is at most seven days, 25 hours by default (StartChatContact).
-_CHAT_SECONDS: Final = 25 * 3600.0
+CHAT_SECONDS: Final = 25 * 3600.0
 
 
 @dataclass(slots=True)
@@ -37,7 +37,7 @@ class OpenChats:
         expire_seconds: a chat whose end was never told counts no longer than this.
     """
 
-    def __init__(self, most: float = inf, *, expire_seconds: float = _CHAT_SECONDS) -> None:
+    def __init__(self, most: float = inf, *, expire_seconds: float = CHAT_SECONDS) -> None:
         self.most = most
         self._expire_seconds = expire_seconds
         self._coming = 0

@@ -18,8 +18,11 @@ from attachd.gates import Gates, RuntimeGate
 from attachd.instances import Instances
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.watched import WatchedJournal
+from attachd.lifecycle import Stage, Wanted
 from attachd.metrics import Metrics
 from attachd.pipeline import Pipeline
+from attachd.places import CHAT_SECONDS
+from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.replicas import Replicas
 from attachd.service import Service
@@ -116,6 +119,10 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
             journal, owner, time.time, alive=replicas.alive, generations=config.waiting.generations
         )
         gates = await _gates(config, stack, instances, claims, metrics, shadow=shadow)
+        if (
+            isinstance(config.journal, s.SqliteJournal) and not shadow
+        ):  # one process's: all of its chats are ours
+            await _recount(config, journal, gates, time.time())
         pipeline = Pipeline(
             rules=parts.rules(config),
             any_age=mode.any_age,
@@ -183,6 +190,17 @@ async def _gates(
         metrics.circuits.labels("runtime", name).set_function(partial(_open, gate))
     watch_bots(metrics, gates, config)
     return gates
+
+
+async def _recount(config: s.Settings, journal: Journal, gates: Gates, now: float) -> None:
+    """Let each capped bot have the chats that it has: a predecessor of this process handed them over."""
+    runtimes = {bot.name: bot.runtime for bot in config.bots if bot.max_chats is not None}
+    if not runtimes:
+        return
+    handed_over = Wanted(frozenset({Stage.HANDED_OFF}), since=now - CHAT_SECONDS)
+    async for entry in journal.entries(handed_over):
+        if entry.bot in runtimes and entry.runtime == runtimes[entry.bot]:
+            gates.had(entry.bot, entry.contact_id, now - entry.changed_at)
 
 
 async def _gate(name: str, table: s.Runtime, stack: AsyncExitStack, *, shadow: bool) -> RuntimeGate:

@@ -1,0 +1,70 @@
+"""What is put together from a configuration, and what of it is remembered over a restart."""
+
+import time
+from pathlib import Path
+
+import pytest
+
+from attachd import settings
+from attachd.journals.sqlite import SqliteJournal
+from attachd.lifecycle import Entry, Stage
+from attachd.wiring.assembly import AS_CONFIGURED, assembled
+
+CONFIG = """
+[source]
+type = "sqs"
+queue_url = "https://sqs.eu-central-1.amazonaws.com/111122223333/contacts"
+[journal]
+type = "sqlite"
+path = "{folder}/journal.sqlite"
+[runtimes.ava]
+type = "webhook"
+url = "https://bots.example.com/attach"
+secret = {{ env = "BOT_KEY" }}
+[runtimes.sorry]
+type = "webhook"
+url = "https://sorry.example.com/attach"
+secret = {{ env = "BOT_KEY" }}
+[[bots]]
+name = "concierge"
+display_name = "Ava"
+runtime = "ava"
+max_chats = 10
+[[rules]]
+name = "every chat"
+when.detail.channel = ["CHAT"]
+bot = "concierge"
+"""
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BOT_KEY", "whsec_" + "QUJD" * 11)
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+
+
+@pytest.mark.real_time
+async def test_a_bot_with_a_cap_has_the_chats_after_a_restart_that_it_had_before(tmp_path: Path) -> None:
+    (tmp_path / "attachd.toml").write_text(CONFIG.format(folder=tmp_path))
+    now = time.time()
+
+    def handed_over(
+        contact_id: str, *, runtime: str = "ava", bot: str = "concierge", age: float = 60
+    ) -> Entry:
+        return Entry(contact_id, Stage.HANDED_OFF, 1, now - age, bot=bot, runtime=runtime, generation=1)
+
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    async with journal.open():
+        for entry in (
+            handed_over("c-1"),
+            handed_over("c-2", age=7200),
+            handed_over("given up by now", age=26 * 3600),
+            handed_over("taken by the fallback", runtime="sorry"),
+            handed_over("another bot's", bot="other"),
+            Entry("over", Stage.ENDED, 1, now, bot="concierge", runtime="ava"),
+        ):
+            await journal.put(entry)
+    async with assembled(settings.load(tmp_path / "attachd.toml"), AS_CONFIGURED) as app:
+        assert app.gates.open_chats("concierge") == 2
+        app.gates.ended("c-2")
+        assert app.gates.open_chats("concierge") == 1
