@@ -654,7 +654,7 @@ async def test_a_folder_that_is_missing_or_no_folder_or_not_writable_is_named(pa
 @pytest.mark.real_time
 async def test_a_folder_in_the_files_place_is_refused(path: Path) -> None:
     await anyio.Path(path).mkdir()
-    await problem(path)
+    assert "unable to open" in await problem(path)
 
 
 @pytest.mark.real_time

@@ -517,6 +517,7 @@ async def test_a_participant_that_is_gone_is_not_asked_after_again(
 ) -> None:
     server.replies[path] = refusing(status, code)
     await permanent(dismiss(connect, PARTICIPANT))
+    assert [call.path for call in server.calls].count(path) == 1
 
 
 @pytest.mark.parametrize("path", ["/participant/connection", "/participant/disconnect"])

@@ -324,6 +324,7 @@ async def test_a_bots_cookies_are_not_brought_back_to_it(bots: Bots) -> None:
 async def test_the_bot_has_the_chat_now_or_had_it_before(bots: Bots, status: int) -> None:
     bots.reply = answering(status)
     await offer(bots)
+    assert len(bots.offers) == 1
 
 
 @pytest.mark.parametrize(("status", "reason"), [(422, "runtime_refused"), (410, "runtime_retired")])
@@ -542,6 +543,7 @@ async def test_a_yes_stands_whatever_becomes_of_its_body(bots: Bots, status: int
 
     bots.reply = half
     await offer(bots)
+    assert len(bots.offers) == 1
 
 
 async def test_the_path_and_query_of_an_address_are_in_no_error() -> None:

@@ -325,7 +325,8 @@ def test_a_misspelt_key_in_an_override_is_an_error_too(file: Path, monkeypatch: 
 
 
 def test_other_programs_variables_are_none_of_ours(file: Path) -> None:
-    _load(file, MINIMAL, {"PATH": "/bin", "QUOTA__RATE": "4", "AWS_REGION": "x", "XATTACHD_Y": "1"})
+    theirs = {"PATH": "/bin", "QUOTA__RATE": "4", "AWS_REGION": "x", "XATTACHD_Y": "1"}
+    assert _load(file, MINIMAL, theirs) == _load(file, MINIMAL, {})
 
 
 def test_an_override_that_cannot_be_read_is_said_without_its_value(

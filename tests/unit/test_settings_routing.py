@@ -120,8 +120,9 @@ def test_a_loaded_rule_is_the_same_when_it_is_told_and_loaded_again(tmp_path: Pa
     assert Settings.model_validate(loaded.model_dump()) == loaded
 
 
-def test_the_rules_that_are_shipped_are_built(tmp_path: Path) -> None:
-    wiring.rules(load(tmp_path, rule("split = { a = 9, b = 1 }") + "[otherwise]\nno_bot = true"))
+def test_rules_are_built_with_what_they_are_configured_with(tmp_path: Path) -> None:
+    built = wiring.rules(load(tmp_path, rule("split = { a = 9, b = 1 }") + "[otherwise]\nno_bot = true"))
+    assert sorted(built.bots) == ["a", "b"]
 
 
 BIG = 'when.detail.channel = ["CHAT"]\nbot = "a"\n'
