@@ -389,6 +389,12 @@ async def test_a_refusal_that_does_not_bring_what_is_stored_costs_a_second_read(
 # ── attachd journal create ─────────────────────────────────────────────────────────────────────
 
 
+async def test_an_emulator_that_knows_no_ttl_has_its_table_all_the_same(dynamodb: Scripted) -> None:
+    for operation in ("DescribeTimeToLive", "UpdateTimeToLive"):
+        dynamodb.on(operation, refusing("UnknownOperationException"))
+    assert "knows no TTL: old entries stay for ever" in (await journal().table.create())[1]
+
+
 async def test_creating_makes_the_table_once_and_says_each_time_what_it_did(
     moto: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
