@@ -97,12 +97,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
     async with AsyncExitStack() as stack:
         trace = stack.enter_context(traces.exporting())
         shadow = mode.rehearsal
-        journal = WatchedJournal(
-            MemoryJournal() if shadow else parts.journal(config, partial(aws.session, os.environ)),
-            attach=not isinstance(config.journal, s.MemoryJournal) and config.journal.unavailable == "attach",
-            errors=metrics.journal_errors,
-        )
-        await stack.enter_async_context(journal.open())
+        journal = await stack.enter_async_context(_journal(config, metrics, shadow=shadow))
         connects = Connects(config, metrics, stack, shadow=shadow)
         instances = Instances(
             connects.instance, partial(progress.reporter, within_seconds=config.service.stall)
@@ -121,7 +116,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         gates = await _gates(config, stack, instances, claims, metrics, shadow=shadow)
         if (
             isinstance(config.journal, s.SqliteJournal) and not shadow
-        ):  # one process's: all of its chats are ours
+        ):  # one process's: all its chats are ours
             await _recount(config, journal, gates, time.time())
         pipeline = Pipeline(
             rules=parts.rules(config),
@@ -137,20 +132,10 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
         sources = Sources(
             partial(aws.session, os.environ), journal, dice, progress, metrics, config.service.stall, shadow
         )
-        resume = None
-        if not (shadow or mode.events or isinstance(config.journal, s.MemoryJournal)):
-            resume = ResumeSource(
-                journal,
-                instances,
-                owner=owner,
-                alive=replicas.alive,
-                queued_too=not config.waiting.leave_when_queued,
-                progress=progress,
-                now=time.time,
-            )
+        resumes = not (shadow or mode.events or isinstance(config.journal, s.MemoryJournal))
         service = Service(
             sources=sources.of(config) if mode.events is None else [mode.events],
-            own=[] if resume is None else [resume],
+            own=[_resumption(config, journal, instances, replicas, owner, progress)] if resumes else [],
             pipeline=pipeline,
             background={
                 "instances": instances.run,
@@ -169,6 +154,36 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
             await instances.of(table.arn)
         connects.serve()
         yield App(service, pipeline, metrics, progress, instances, gates, connects, journal)
+
+
+@asynccontextmanager
+async def _journal(config: s.Settings, metrics: Metrics, *, shadow: bool) -> AsyncIterator[WatchedJournal]:
+    journal = WatchedJournal(
+        MemoryJournal() if shadow else parts.journal(config, partial(aws.session, os.environ)),
+        attach=not isinstance(config.journal, s.MemoryJournal) and config.journal.unavailable == "attach",
+        errors=metrics.journal_errors,
+    )
+    async with journal.open():
+        yield journal
+
+
+def _resumption(
+    config: s.Settings,
+    journal: Journal,
+    instances: Instances,
+    replicas: Replicas,
+    owner: str,
+    progress: Progress,
+) -> ResumeSource:
+    return ResumeSource(
+        journal,
+        instances,
+        owner=owner,
+        alive=replicas.alive,
+        queued_too=not config.waiting.leave_when_queued,
+        progress=progress,
+        now=time.time,
+    )
 
 
 async def _gates(
