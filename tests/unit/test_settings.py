@@ -324,6 +324,23 @@ def test_a_misspelt_key_in_an_override_is_an_error_too(file: Path, monkeypatch: 
     assert "[quota] raet: there is no such key; did you mean 'rate'?" in problem
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("ATTACHD_QUOTA__RATE", "fast", "[quota] rate: "),
+        ("ATTACHD_SERVICE__DRAIN", "soon", "[service] drain: "),
+        ("ATTACHD_JOURNAL__UNAVAILABLE", "hope", "[journal] unavailable: "),
+    ],
+)
+def test_an_override_that_is_wrong_is_named_instead_of_the_file(
+    file: Path, variable: str, value: str, said: str
+) -> None:
+    text = MINIMAL + "[journal]\ntype = 'sqlite'\n[logging]\nlevel = 'loud'\n"
+    problems = _problems(file, text, {variable: value})
+    assert [p.startswith(f"environment variable {variable}: {said}") for p in problems].count(True) == 1
+    assert [p.startswith("[logging] level: ") for p in problems].count(True) == 1
+
+
 def test_other_programs_variables_are_none_of_ours(file: Path) -> None:
     theirs = {"PATH": "/bin", "QUOTA__RATE": "4", "AWS_REGION": "x", "XATTACHD_Y": "1"}
     assert _load(file, MINIMAL, theirs) == _load(file, MINIMAL, {})

@@ -41,7 +41,10 @@ def load(path: Path) -> Settings:
     try:
         settings = Settings(**known)
     except ValidationError as error:
-        problems += [f"{path}: {sentence(details, known)}" for details in _apt(error.errors())]
+        problems += [
+            f"{_whence(details['loc'], os.environ) or path}: {sentence(details, known)}"
+            for details in _apt(error.errors())
+        ]
     except SettingsError as error:
         problems += [f"environment: {error}"]
     judged = {**_given(os.environ), **known} if settings is None else settings.model_dump(exclude_none=True)
@@ -78,6 +81,17 @@ def _apt(errors: list[ErrorDetails]) -> Iterable[ErrorDetails]:
     """Without the complaint that a list is too short of which only the items are bad."""
     inside = {details["loc"][:i] for details in errors for i in range(1, len(details["loc"]))}
     return (details for details in errors if details["type"] != "too_short" or details["loc"] not in inside)
+
+
+def _whence(loc: tuple[int | str, ...], environ: Mapping[str, str]) -> str | None:
+    """The environment variable that what is wrong came from, if it did not come from the file."""
+    steps = [str(step).lower() for step in loc]
+    for name in environ:
+        given = name.removeprefix(ENV_PREFIX).lower().split("__")
+        # Between them pydantic may name the branch of a union, which is in no variable's name.
+        if name.startswith(ENV_PREFIX) and (given[0], given[-1]) == (steps[0], steps[-1]):
+            return f"environment variable {name}"
+    return None
 
 
 def _strange_environment(environ: Mapping[str, str]) -> Iterable[str]:
