@@ -14,8 +14,9 @@ import anyio
 import structlog
 
 from attachd import lifecycle
+from attachd.effects import DEPARTURES, Effect
 from attachd.errors import Permanent, Transient
-from attachd.lifecycle import Effect, Entry, Stage
+from attachd.lifecycle import Entry, Stage
 from attachd.model import Outcome
 from attachd.ports import Journal
 
@@ -113,7 +114,7 @@ class Claims:
             Transient: the journal does not answer.
         """
         if (hand := self._hands.get(contact_id)) is not None:
-            hand.ended = lifecycle.DEPARTURES[effect]  # known here at once, whatever the journal does
+            hand.ended = DEPARTURES[effect]  # known here at once, whatever the journal does
         entry = await self._journal.get(contact_id)
         while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
             before, entry = entry, await self._journal.put(after)

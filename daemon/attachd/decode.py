@@ -17,8 +17,8 @@ from typing import Any, Final
 
 import msgspec
 
+from attachd.contact_fields import EVENT_TYPES
 from attachd.errors import Permanent
-from attachd.lifecycle import EVENT_TYPES
 from attachd.model import Contact, ContactEvent, Outcome
 
 DETAIL_TYPE: Final = "Amazon Connect Contact Event"

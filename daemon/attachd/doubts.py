@@ -10,7 +10,7 @@ from typing import Final
 from attachd import safety
 from attachd import settings as s
 from attachd.contact_fields import CONTACT_EVENT, EVENT_TYPES, INITIATION_METHODS
-from attachd.lifecycle import UPDATED, Effect, effect
+from attachd.effects import UPDATED, Effect, effect
 from attachd.model import Contact
 from attachd.patterns import Pattern, compile_pattern
 from attachd.patterns.lint import Finding, Known, lint

@@ -16,8 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 from attachd.decode import MAX_BYTES, decode
+from attachd.effects import UPDATED, Effect, effect
 from attachd.errors import Misconfigured, Permanent
-from attachd.lifecycle import UPDATED, Effect, effect
 from attachd.model import ContactEvent
 from attachd.rules import Rules, Undecided, Verdict
 from attachd.settings.fields import Names

@@ -15,10 +15,11 @@ An operator may open a ``closed`` contact again (``attachd contacts retry``): it
 
 import hashlib
 from dataclasses import dataclass, replace
-from enum import Enum, StrEnum
+from enum import StrEnum
 from math import inf
 from typing import Final
 
+from attachd.effects import DEPARTURES, Effect
 from attachd.model import Outcome
 
 # Connect drops a custom participant that has not connected 15 s after CreateParticipant (admin guide, "Customize
@@ -29,53 +30,6 @@ WINDOW_SECONDS: Final = 15.0
 LAPSE_SECONDS: Final = WINDOW_SECONDS + 6.0
 #: A try that begins later than this leaves a runtime no time.
 USEFUL_SECONDS: Final = WINDOW_SECONDS - 4.0
-
-
-class Effect(Enum):
-    """What an event does to a chat."""
-
-    OPENS = "opens"
-    ENDS = "ends"
-    QUEUES = "queues"
-    AGENT = "agent"
-    NOTHING = "nothing"
-
-
-# Admin guide, "Amazon Connect contact events", EventType. Either of the first two opens a chat: events are
-# best effort, so one of them may never come. COMPLETED follows DISCONNECTED, or stands in for a lost one.
-_CHAT: Final = {
-    "INITIATED": Effect.OPENS,
-    "CONNECTED_TO_SYSTEM": Effect.OPENS,
-    "QUEUED": Effect.QUEUES,
-    "CONNECTED_TO_AGENT": Effect.AGENT,
-    "DISCONNECTED": Effect.ENDS,
-    "COMPLETED": Effect.ENDS,
-}
-# A WebRTC call takes a further participant once its agent is there, and not before (admin guide, "Integrate
-# in-app, web, video calling, and screen sharing natively", multi-user).
-_VOICE: Final = {
-    "CONNECTED_TO_AGENT": Effect.OPENS,
-    "DISCONNECTED": Effect.ENDS,
-    "COMPLETED": Effect.ENDS,
-}
-#: Changes nothing, but a rule may ask for it.
-UPDATED: Final = "CONTACT_DATA_UPDATED"
-EFFECTS: Final = {"CHAT": _CHAT, "VOICE": _VOICE}
-#: Every type that AWS documents.
-EVENT_TYPES: Final = frozenset(_CHAT) | {UPDATED, "PAUSED", "RESUMED", "AMD_DISABLED"}
-
-
-def effect(channel: str, event_type: str) -> Effect:
-    """What an event of this type does to a contact of this channel."""
-    return EFFECTS.get(channel, {}).get(event_type, Effect.NOTHING)
-
-
-#: What becomes of a contact that was waiting for a bot.
-DEPARTURES: Final = {
-    Effect.ENDS: Outcome.ENDED,
-    Effect.QUEUES: Outcome.QUEUED,
-    Effect.AGENT: Outcome.AGENT_JOINED,
-}
 
 
 #: Outcomes that end a contact for good: no later event of it is tried again.

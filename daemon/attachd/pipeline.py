@@ -19,10 +19,11 @@ from attachd.attributes import Attributes
 from attachd.chat import Chat
 from attachd.claims import Claim, Claims
 from attachd.decode import MAX_BYTES, decode
+from attachd.effects import DEPARTURES, UPDATED, Effect, effect
 from attachd.errors import Permanent, Transient
 from attachd.gates import Gates, Way
 from attachd.instances import Instances
-from attachd.lifecycle import DEPARTURES, UPDATED, Effect, Stage, effect, handoff_key
+from attachd.lifecycle import Stage, handoff_key
 from attachd.logs import Trail
 from attachd.metrics import Metrics
 from attachd.model import Bot, Choice, Contact, ContactEvent, Delivery, Handoff, Outcome, Participant

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from attachd import safety, schedules, splits
+from attachd.effects import UPDATED, Effect, effect
 from attachd.errors import Permanent
-from attachd.lifecycle import UPDATED, Effect, effect
 from attachd.model import Bot, Choice, ContactEvent, Outcome
 from attachd.patterns import Pattern
 from attachd.patterns.compile import spelled

@@ -9,9 +9,10 @@ import anyio
 import pytest
 
 from attachd.claims import Claim, Claims
+from attachd.effects import Effect
 from attachd.errors import Permanent, Transient
 from attachd.journals.memory import MemoryJournal
-from attachd.lifecycle import CLOSING, LAPSE_SECONDS, Effect, Entry, Stage
+from attachd.lifecycle import CLOSING, LAPSE_SECONDS, Entry, Stage
 from attachd.model import Outcome
 from attachd.settings import Service
 

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from attachd.contact_fields import EVENT_TYPES
 from attachd.decode import DETAIL_TYPE, decode
 from attachd.errors import Permanent
-from attachd.lifecycle import EVENT_TYPES
 from attachd.model import ContactEvent, Outcome
 
 INSTANCE = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"

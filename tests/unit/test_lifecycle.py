@@ -8,12 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attachd import lifecycle
+from attachd.effects import DEPARTURES, EFFECTS, Effect
 from attachd.lifecycle import (
     CLOSING,
-    DEPARTURES,
-    EFFECTS,
     MOVES,
-    Effect,
     Entry,
     IllegalMove,
     Stage,

@@ -7,9 +7,10 @@ import anyio
 import pytest
 
 from attachd.claims import Claims
+from attachd.effects import Effect
 from attachd.errors import Permanent, Transient
 from attachd.journals.memory import MemoryJournal
-from attachd.lifecycle import Effect, Stage
+from attachd.lifecycle import Stage
 from attachd.logs import Trail
 from attachd.model import Bot, ChatEnded, Delivery, Handoff, Outcome
 from attachd.patterns import compile_pattern

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from attachd import lifecycle
+from attachd.effects import Effect
 from attachd.errors import Transient
 from attachd.journals.memory import MemoryJournal
 from attachd.journals.watched import WatchedJournal
-from attachd.lifecycle import Effect, Entry, Stage
+from attachd.lifecycle import Entry, Stage
 from attachd.metrics import Metrics
 
 NOW = 1_800_000_000.0
