@@ -387,6 +387,46 @@ async def test_what_is_in_hand_is_extended_at_half_life_until_it_is_settled(sqs:
     ]
 
 
+async def test_much_in_hand_of_a_slow_queue_is_extended_before_its_time_is_up(sqs: Scripted) -> None:
+    kept: dict[str, float] = {}
+    gaps: list[float] = []
+
+    async def slowly(body: Document) -> web.Response:
+        await anyio.sleep(0.4)
+        for entry in body["Entries"]:
+            gaps.append(anyio.current_time() - kept[entry["ReceiptHandle"]])
+            kept[entry["ReceiptHandle"]] = anyio.current_time()
+        return web.json_response({"Successful": [{"Id": entry["Id"]} for entry in body["Entries"]]})
+
+    sqs.on("ChangeMessageVisibilityBatch", *[slowly] * 200)
+    async with consuming(sqs.queue_url) as source:
+        for start in range(0, 160, 10):  # two rounds of as many calls as may be under way
+            sqs.batches.append([message(n) for n in range(start, start + 10)])
+            kept |= {str(d.handle): anyio.current_time() for d in await source.receive(10)}
+            await anyio.sleep(0.15)  # some just before a round begins, some just after
+        await anyio.sleep(2 * VISIBILITY_SECONDS)
+    assert len(gaps) > 2 * 160
+    assert max(gaps) < VISIBILITY_SECONDS
+
+
+async def test_an_extension_that_is_under_way_does_not_undo_a_release(sqs: Scripted) -> None:
+    answered: list[float] = []
+
+    async def slowly(body: Document) -> web.Response:
+        await anyio.sleep(0.5)
+        answered.append(anyio.current_time())
+        return web.json_response({"Successful": [{"Id": entry["Id"]} for entry in body["Entries"]]})
+
+    sqs.on("ChangeMessageVisibilityBatch", slowly)
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        await until(lambda: sqs.of("ChangeMessageVisibilityBatch"))
+        await source.settle(delivery, Release(0.0))
+    extended, released = sqs.of("ChangeMessageVisibilityBatch")
+    assert [e["VisibilityTimeout"] for call in (extended, released) for e in call.body["Entries"]] == [2, 0]
+    assert released.at >= answered[0]
+
+
 async def test_an_extension_that_fails_is_tried_again_before_the_message_is_lost(sqs: Scripted) -> None:
     sqs.batches.append([message(1)])
     sqs.on("ChangeMessageVisibilityBatch", refusing(500, "InternalError"))
@@ -665,6 +705,36 @@ async def test_a_settle_that_is_shielded_goes_through_while_everything_around_it
     assert confirmed
 
 
+@pytest.mark.parametrize("operation", ["DeleteMessageBatch", "SendMessage"])
+async def test_a_call_that_hangs_is_given_up_in_time_for_another_try(sqs: Scripted, operation: str) -> None:
+    hung = anyio.Event()
+
+    async def hang(_body: Document) -> web.Response:
+        await hung.wait()
+        return web.json_response({})
+
+    sqs.on(operation, hang)
+    async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        with anyio.fail_after(8):  # the service allows 10 s
+            await source.settle(delivery, Quarantine("not_json"))
+        hung.set()
+    assert len(sqs.of(operation)) == 2
+    assert len(sqs.entries("DeleteMessageBatch")[-1]) == 1
+
+
+async def test_a_message_is_extended_for_as_long_as_its_quarantine_takes(sqs: Scripted) -> None:
+    async def slowly(_body: Document) -> web.Response:
+        await anyio.sleep(1.5 * VISIBILITY_SECONDS / 2)
+        return web.json_response({"MessageId": "another", "MD5OfMessageBody": "0" * 32})
+
+    sqs.on("SendMessage", slowly)
+    async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        await source.settle(delivery, Quarantine("not_json"))
+    assert sqs.entries("ChangeMessageVisibilityBatch")[0][0]["VisibilityTimeout"] == VISIBILITY_SECONDS
+
+
 # ── what SQS, as moto plays it, does with ours ─────────────────────────────────────────────────
 
 
@@ -741,7 +811,7 @@ async def test_an_extension_that_was_listed_before_a_settle_does_not_undo_it(sqs
     async with consuming(sqs.queue_url) as source:
         (delivery,) = await source.receive(10)
         await source.settle(delivery, Release(0.0))
-        await source._extend_one(delivery)
+        await source._extend_batch([delivery])
     changed = [
         entry["VisibilityTimeout"]
         for entries in sqs.entries("ChangeMessageVisibilityBatch")

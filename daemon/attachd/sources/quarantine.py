@@ -16,6 +16,7 @@ from attachd.errors import Misconfigured, Transient
 from attachd.retry import Backoff, retrying
 from attachd.sources.calls import NOT_FOUND, call
 
+_CALL_SECONDS: Final = 3.0
 _TRY_SECONDS: Final = 5.0
 _NEVER: Final = {"InvalidMessageContents", "InvalidParameterValue", "InvalidParameterValueException"}
 # API reference, SendMessage: the characters that a body may hold.
@@ -65,7 +66,11 @@ class SqsQuarantine:
             Misconfigured: the queue does not exist.
         """
         async with aws.client(
-            self._sessions, "sqs", region=region_of(self._url), user_agent=self._user_agent
+            self._sessions,
+            "sqs",
+            region=region_of(self._url),
+            user_agent=self._user_agent,
+            read_timeout=_CALL_SECONDS,
         ) as self._client:
             try:
                 await call(

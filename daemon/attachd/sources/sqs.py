@@ -9,6 +9,7 @@ calls.
 """
 
 import random
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -31,7 +32,9 @@ from attachd.sources.quarantine import Aside, region_of
 
 _BATCH: Final = 10  # entries in one call (API reference)
 _MAX_VISIBILITY: Final = 43_200  # 12 hours
-_SETTLE_SECONDS: Final = 5.0
+_CALL_SECONDS: Final = 3.0
+_SETTLE_SECONDS: Final = 6.5  # two calls that hang, and a third try within what the service allows
+_EXTENDERS: Final = 8
 _CONNECTIONS: Final = 20
 _COUNT: Final = "ApproximateReceiveCount"
 
@@ -102,6 +105,7 @@ class SqsSource:
         self._dice = dice
         self._user_agent = user_agent
         self._in_hand: dict[str, Delivery] = {}
+        self._extending: dict[str, anyio.Event] = {}
         self._poller: Any = None
         self._caller: Any = None
 
@@ -116,7 +120,7 @@ class SqsSource:
         async with AsyncExitStack() as stack:
             self._poller = await stack.enter_async_context(polls)
             self._caller = await stack.enter_async_context(
-                made(read_timeout=5, max_pool_connections=_CONNECTIONS)
+                made(read_timeout=_CALL_SECONDS, max_pool_connections=_CONNECTIONS)
             )
             await self._check()
             if self._aside is not None:
@@ -203,17 +207,28 @@ class SqsSource:
     # ── settle ─────────────────────────────────────────────────────────────────────────────────
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
-        """See ``ports.Source``."""
-        newest = self._in_hand.pop(delivery.id, delivery)
+        """See ``ports.Source``. Until it is settled it is kept, so that it is not handed out again meanwhile."""
+        newest = self._in_hand.get(delivery.id, delivery)
         until = anyio.current_time() + _SETTLE_SECONDS
-        # Two steps, each with its own tries: a delete that fails puts nothing aside twice.
-        if (
-            isinstance(disposition, Quarantine)
-            and self._aside is not None
-            and await self._aside.put(newest.body, newest.id, disposition.reason)
-        ):
-            disposition = Acknowledge()
-        await self._tried(partial(self._settle_once, newest, disposition), until)
+        try:
+            # Two steps, each with its own tries: a delete that fails puts nothing aside twice.
+            if (
+                isinstance(disposition, Quarantine)
+                and self._aside is not None
+                and await self._aside.put(newest.body, newest.id, disposition.reason)
+            ):
+                disposition = Acknowledge()
+            if not isinstance(disposition, Acknowledge):
+                await self._let_go(newest)
+            await self._tried(partial(self._settle_once, newest, disposition), until)
+        finally:
+            self._in_hand.pop(delivery.id, None)
+
+    async def _let_go(self, delivery: Delivery) -> None:
+        """Extend it no more, and let an extension that is under way end: it would undo the release."""
+        self._in_hand.pop(delivery.id, None)
+        while (answered := self._extending.get(delivery.id)) is not None:
+            await answered.wait()
 
     async def _tried(self, attempt: Callable[[], Awaitable[None]], until: float) -> None:
         """Try until then. No text of AWS's comes out: it quotes receipt handles."""
@@ -265,26 +280,59 @@ class SqsSource:
         half_life = self._queue.visibility_seconds / 2
         task = f"keep {self.name}"
         report = self._progress.reporter(task, half_life + self._stall_seconds)
+        begun = anyio.current_time()
         try:
             while True:
-                await anyio.sleep(half_life)
-                async with anyio.create_task_group() as extensions:
-                    for delivery in list(self._in_hand.values()):
-                        extensions.start_soon(self._extend_one, delivery)
+                # From beginning to beginning: what a round takes must not put off the next one.
+                begun = max(begun + half_life, anyio.current_time())
+                await anyio.sleep_until(begun)
+                kept = list(self._in_hand.values())
+                batches = deque(kept[i : i + _BATCH] for i in range(0, len(kept), _BATCH))
+                async with anyio.create_task_group() as extenders:
+                    for _ in range(_EXTENDERS):
+                        extenders.start_soon(self._extend_all, batches, begun + half_life, report)
                 report()
         finally:
             self._progress.done(task)
 
-    async def _extend_one(self, delivery: Delivery) -> None:
-        if self._in_hand.get(delivery.id) is not delivery:
-            return  # settled, or handed out anew, since it was listed: extending it now would undo that
-        until = anyio.current_time() + self._queue.visibility_seconds / 4
+    async def _extend_all(
+        self, batches: deque[list[Delivery]], until: float, report: Callable[[], None]
+    ) -> None:
+        while batches and anyio.current_time() < until:  # what is left then is listed anew
+            await self._extend_batch(batches.popleft())
+            report()
+
+    async def _extend_batch(self, deliveries: Sequence[Delivery]) -> None:
+        left = deliveries
+
+        async def once() -> None:
+            nonlocal left
+            # Settled, or handed out anew, since it was listed: extending it now would undo that.
+            left = [delivery for delivery in left if self._in_hand.get(delivery.id) is delivery]
+            if left:
+                codes = await self._extended(left)
+                left = [delivery for delivery, code in zip(left, codes, strict=True) if code is not None]
+            if left:
+                raise Transient(next(code for code in codes if code is not None), "the batch's entry failed")
+
         try:
-            await self._tried(partial(self._change, delivery, self._queue.visibility_seconds), until)
+            await self._tried(once, anyio.current_time() + self._queue.visibility_seconds / 4)
         except Transient as error:
-            log.warning(
-                "sqs.not_extended",
-                message=delivery.id,
-                reason=error.reason,
-                next="the queue may hand it out again; the journal's claim keeps that harmless",
-            )
+            for delivery in left:
+                log.warning(
+                    "sqs.not_extended",
+                    message=delivery.id,
+                    reason=error.reason,
+                    next="the queue may hand it out again; the journal's claim keeps that harmless",
+                )
+
+    async def _extended(self, deliveries: Sequence[Delivery]) -> Sequence[str | None]:
+        answered = anyio.Event()
+        self._extending.update((delivery.id, answered) for delivery in deliveries)
+        try:
+            seconds = self._queue.visibility_seconds
+            return await self._change_batch([(str(delivery.handle), seconds) for delivery in deliveries])
+        finally:
+            for delivery in deliveries:
+                del self._extending[delivery.id]
+            answered.set()
