@@ -38,12 +38,13 @@ class Trail:
 
     @contextmanager
     def station(self, name: str) -> Iterator[None]:
-        """Time a station of the line; one that is passed several times adds up."""
+        """Time a station of the line, named from when it is entered; one that is passed several times adds up."""
+        before = self.seconds.setdefault(name, 0.0)
         started = time.monotonic()
         try:
             yield
         finally:
-            self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - started
+            self.seconds[name] = before + time.monotonic() - started
 
     def line(self) -> dict[str, Any]:
         """The canonical line's fields: what was noted, then milliseconds a station and in all."""

@@ -1,13 +1,14 @@
 """The service around the line: slots, pulls, one task a delivery, settling in one place, the drain.
 
 stop asked for → polls end by themselves → what they still bring is released at once
-→ what is in hand gets the drain's seconds → the rest is released, unsettled nothing
+→ what no participant was asked for is given back, a few at a time → the others get the drain's seconds
+→ the rest is released, unsettled nothing
 """
 
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final
 
@@ -28,6 +29,7 @@ from attachd.traces import Trace
 
 _NOT_POLLED: Final = "not polled yet"
 _PULL_BATCH: Final = 10
+_GIVEN_BACK_AT_ONCE: Final = 100
 _SETTLE_SECONDS: Final = 10.0
 _MAX_DOUBLINGS: Final = 5
 _PULL_BACKOFF: Final = Backoff(first=0.5, cap=20.0)
@@ -41,7 +43,7 @@ class Limits:
 
     Attributes:
         in_hand: deliveries received and not settled, at most.
-        drain_seconds: for what is in hand when the stop comes.
+        drain_seconds: for what has begun when the stop comes.
         release_seconds: how long a failed delivery stays away, unless it says otherwise.
         stall_seconds: a task that has not come round for so long counts as stuck.
     """
@@ -82,6 +84,20 @@ class _Slots:
     def _wake(self) -> None:
         self._changed.set()
         self._changed = anyio.Event()
+
+
+@dataclass(slots=True, eq=False)
+class _Carried:
+    """A delivery on its way down the line."""
+
+    trail: Trail = field(default_factory=Trail)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    settled: anyio.Event = field(default_factory=anyio.Event)
+
+    @property
+    def begun(self) -> bool:
+        """Whether Connect may have been asked for a participant."""
+        return "attach" in self.trail.seconds
 
 
 class Service:
@@ -127,6 +143,7 @@ class Service:
         self._work = anyio.CancelScope()
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
+        self._carried: set[_Carried] = set()
         self._unsettled: dict[str, str] = {}
         self._polled: dict[str, str | None] = {source.name: _NOT_POLLED for source in sources}
         for source in sources:
@@ -149,7 +166,7 @@ class Service:
         return self._stopping.is_set()
 
     def stop(self) -> None:
-        """Drain: no new deliveries; what is in hand gets the drain's seconds. A second call ends it at once."""
+        """Drain: no new deliveries; what has begun gets the drain's seconds. A second call ends it at once."""
         wait = 0.0 if self._stopping.is_set() else self._limits.drain_seconds
         self._work.deadline = anyio.current_time() + wait
         self._stopping.set()
@@ -169,6 +186,7 @@ class Service:
                     background.start_soon(task, self._progress.reporter(name, self._limits.stall_seconds))
                 with self._work:
                     async with anyio.create_task_group() as work:
+                        work.start_soon(self._give_back)
                         for source in self._sources:
                             for number in range(source.polls):
                                 work.start_soon(self._pull, source, number, work)
@@ -216,11 +234,14 @@ class Service:
 
     async def _see_through(self, source: Source, delivery: Delivery) -> None:
         """One delivery, from receipt to its one outcome."""
-        trail = Trail()
+        carried = _Carried()
+        trail = carried.trail
         result = Result(Outcome.INTERRUPTED, "the drain ended before the delivery did")
+        self._carried.add(carried)
         try:
-            if not self._stopping.is_set():
-                result = await self._pipeline.carry(delivery, trail)
+            with carried.scope:
+                if not self._stopping.is_set():
+                    result = await self._pipeline.carry(delivery, trail)
         except Exception as error:
             log.exception(
                 "delivery.defect",
@@ -230,8 +251,29 @@ class Service:
             )
             result = Result(Outcome.FAILED, type(error).__name__)
         finally:
+            self._carried.discard(carried)
             await self._settle(source, delivery, result, trail)
             self._slots.give(1)
+            carried.settled.set()
+
+    async def _give_back(self) -> None:
+        """After the stop, let go of what no participant was asked for: who goes on is served sooner by another.
+
+        All at once, they would wait for one another, at the journal and at the source, until nobody waits any more.
+        """
+        await self._stopping.wait()
+        waiting = list(self._carried)
+
+        async def one_by_one() -> None:
+            while waiting:
+                carried = waiting.pop()
+                if not carried.begun:
+                    carried.scope.cancel()
+                    await carried.settled.wait()
+
+        async with anyio.create_task_group() as hands:
+            for _ in range(_GIVEN_BACK_AT_ONCE):
+                hands.start_soon(one_by_one)
 
     async def _settle(self, source: Source, delivery: Delivery, result: Result, trail: Trail) -> None:
         """The one place that acknowledges, releases or quarantines."""

@@ -38,7 +38,7 @@ class SlowRuntime(MemoryRuntime):
 class World:
     """A service in memory, and what it is connected to."""
 
-    def __init__(self, limits: Limits | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, rate: Rate | None = None) -> None:
         self.source = MemorySource()
         self.connect = MemoryConnect()
         self.runtime = SlowRuntime()
@@ -47,7 +47,7 @@ class World:
             lambda: EPOCH + clock(),
             attacher=self.connect,
             runtimes={"ava": self.runtime},
-            rate=Rate(1000, 1000),
+            rate=rate or Rate(1000, 1000),
         )
         self.metrics, self.pipeline, self.room = self.line.metrics, self.line.pipeline, self.line.room
         self.service = self.rebuilt(self.source, limits=limits)
@@ -157,6 +157,45 @@ async def test_what_is_still_in_hand_when_the_drain_ends_is_released_at_once(con
     assert len(world.source) == 1
     assert world.source.invisible == 0
     assert clock() == pytest.approx(9.0)
+
+
+async def test_a_stop_gives_back_at_once_what_no_participant_was_asked_for_and_finishes_the_rest(
+    contact_event: Build,
+) -> None:
+    world = World(rate=Rate(1, 1))
+    world.runtime.seconds = 3.0
+    for number in range(1000):
+        world.source.add(contact_event(f"c-{number}"))
+    async with world.serving():
+        await anyio.sleep(1.5)
+    assert world.outcomes()["attached"] == 2
+    assert (len(world.source), world.source.invisible) == (998, 0)
+    assert clock() < 1.5 + 3.0 + 0.1
+
+
+async def test_what_a_stop_gives_back_is_given_back_a_few_at_a_time(contact_event: Build) -> None:
+    """All at once, they would keep each other waiting, journal and source, until nobody waits any more."""
+
+    class Slow(MemorySource):
+        under_way = most = 0
+
+        async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+            self.under_way += 1
+            self.most = max(self.most, self.under_way)
+            await anyio.sleep(0.5)
+            await super().settle(delivery, disposition)
+            self.under_way -= 1
+
+    world = World(rate=Rate(0.001, 1))
+    source = Slow()
+    world.service = world.rebuilt(source)
+    for number in range(1000):
+        source.add(contact_event(f"c-{number}"))
+    async with world.serving():
+        await anyio.sleep(1)
+    assert source.most <= 110  # with those that the last poll brought
+    assert (source.invisible, len(source)) == (0, 999)
+    assert 1 + 0.5 * 10 <= clock() < 1 + 0.5 * 12
 
 
 async def test_what_a_poll_still_brings_after_the_stop_is_released_at_once(contact_event: Build) -> None:

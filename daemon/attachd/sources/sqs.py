@@ -309,11 +309,10 @@ class SqsSource:
             nonlocal left
             # Settled, or handed out anew, since it was listed: extending it now would undo that.
             left = [delivery for delivery in left if self._in_hand.get(delivery.id) is delivery]
+            codes = await self._extended(left) if left else ()
+            left = [delivery for delivery, code in zip(left, codes, strict=True) if code is not None]
             if left:
-                codes = await self._extended(left)
-                left = [delivery for delivery, code in zip(left, codes, strict=True) if code is not None]
-            if left:
-                raise Transient(next(code for code in codes if code is not None), "the batch's entry failed")
+                raise Transient(next(filter(None, codes)), "the batch's entry failed")
 
         try:
             await self._tried(once, anyio.current_time() + self._queue.visibility_seconds / 4)
