@@ -60,9 +60,14 @@ def tables() -> Iterator[Tables]:
 
 @dataclass
 class Queues:
-    """SQS, and how it takes the next messages: ``throttled``, ``slow``, ``broken``; all others it accepts."""
+    """SQS, and how it takes the next messages: ``throttled``, ``slow``, ``broken``; all others it accepts.
+
+    Attributes:
+        expired: access keys that it takes no more.
+    """
 
     url: str = ""
+    expired: set[str] = field(default_factory=set)
     answers: deque[str] = field(default_factory=deque)
     slow_seconds: float = 3.0
 
@@ -80,6 +85,9 @@ class Queues:
         """A door that answers in SQS's stead when told to."""
 
         def answer(environ: dict[str, Any], start: Callable[..., Any]) -> Any:
+            key = environ.get("HTTP_AUTHORIZATION", "").partition("Credential=")[2].partition("/")[0]
+            if key in self.expired:
+                return _failed(start, "403 Forbidden", "ExpiredToken", environ)
             sends = environ.get("HTTP_X_AMZ_TARGET", "").endswith(".SendMessage")
             match self.answers.popleft() if self.answers and sends else None:
                 case "throttled":

@@ -3,6 +3,7 @@
 attachd adds no way of its own; what is here only makes botocore read what the others read, and assume a role.
 """
 
+import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
@@ -92,6 +93,12 @@ class _Role:
             extra_args={"RoleSessionName": _ROLE_SESSION_NAME},
         )
         return await fetcher.fetch_credentials()
+
+
+def region_of(url: str) -> str | None:
+    """The Region that a queue's URL names, if it is one of AWS's own."""
+    found = re.match(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/", url)
+    return found[1] if found else None
 
 
 async def applied_quota(made: AioSession, code: str, user_agent: str) -> float:

@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -219,7 +220,7 @@ class BehindAQueue:
         public = folder / "bot.pub.pem"
         public.write_bytes(self._key.as_pem(private=False))
         self._runtime = SqsRuntime(
-            aws.session(os.environ),
+            partial(aws.session, os.environ),
             self._url,
             Seal(public),
             timeout_seconds=QUEUE_TIMEOUT,

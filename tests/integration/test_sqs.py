@@ -24,7 +24,7 @@ from attachd.errors import Misconfigured, Transient
 from attachd.metrics import Metrics
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.progress import Progress
-from attachd.sources.quarantine import SqsQuarantine, region_of
+from attachd.sources.quarantine import SqsQuarantine
 from attachd.sources.sqs import Queue, SqsSource
 
 SESSION = get_session()  # one, since it remembers the service models it has read
@@ -343,7 +343,7 @@ async def test_a_message_whose_text_is_none_does_not_strand_those_beside_it(sqs:
     ],
 )
 def test_a_queue_of_another_region_is_asked_there(url: str, region: str | None) -> None:
-    assert region_of(url) == region
+    assert aws.region_of(url) == region
 
 
 async def test_rotated_credentials_are_taken_up_under_way(
@@ -660,10 +660,14 @@ async def test_a_body_that_could_not_be_put_aside_is_not_deleted(
     assert sqs.of("DeleteMessageBatch") == []
 
 
+@pytest.mark.parametrize(
+    "code",
+    ["InvalidParameterValue", "InvalidMessageContents", "AWS.SimpleQueueService.InvalidMessageContents"],
+)
 async def test_a_body_that_the_quarantine_will_never_take_is_left_to_the_queues_own_redrive(
-    sqs: Scripted,
+    sqs: Scripted, code: str
 ) -> None:
-    sqs.on("SendMessage", refusing(400, "InvalidParameterValue"))
+    sqs.on("SendMessage", refusing(400, code.rpartition(".")[2], code))
     with structlog.testing.capture_logs() as logs:
         async with consuming(sqs.queue_url, sqs.quarantine_url) as source:
             (delivery,) = await received(source, sqs, message(1))

@@ -8,6 +8,7 @@ import traceback
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -82,7 +83,7 @@ async def runtime(
     queue_url: str, sealing: Seal, *, wants_ended: bool = True, try_seconds: float = 5
 ) -> AsyncIterator[SqsRuntime]:
     made = SqsRuntime(
-        aws.session(os.environ),
+        partial(aws.session, os.environ),
         queue_url,
         sealing,
         timeout_seconds=try_seconds,
@@ -331,6 +332,23 @@ async def test_what_sqs_says_is_told_in_one_word(
     assert (error.reason, error.ambiguous) == (reason, ambiguous)
 
 
+async def test_rotated_credentials_are_taken_up_under_way(
+    queues: Queues, make: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("attachd.aws._RENEW_SECONDS", 0.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "old")
+    url = make()
+    async with runtime(url, seal(tmp_path)) as made:
+        await made.offer(handoff("c-1"))
+        queues.expired.add("old")
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "new")
+        with pytest.raises(Transient) as failed:
+            await made.offer(handoff("c-2"))
+        assert failed.value.reason == "credentials"
+        await made.offer(handoff("c-2"))
+    assert [clear(message)["attachd.id"] for message in messages(queues, url)] == ["c-1_1", "c-2_1"]
+
+
 async def test_an_sqs_that_nobody_reaches_does_not_end_the_start(
     make: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -348,7 +366,7 @@ async def test_without_a_region_the_start_ends(tmp_path: Path, monkeypatch: pyte
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_CONFIG_FILE", os.devnull)
     with pytest.raises(Misconfigured, match="AWS_REGION"):
-        async with runtime("https://sqs.eu-central-1.amazonaws.com/111122223333/bot", seal(tmp_path)):
+        async with runtime("http://127.0.0.1:1/111122223333/bot", seal(tmp_path)):
             pass
 
 

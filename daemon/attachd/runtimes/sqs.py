@@ -17,10 +17,10 @@ from typing import Any, Final
 import aiohttp
 import anyio
 import structlog
-from aiobotocore.config import AioConfig
-from aiobotocore.session import AioSession
 from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError
 
+from attachd import aws
+from attachd.aws import NewSession
 from attachd.errors import Misconfigured, Transient
 from attachd.model import ChatEnded, Contact, Handoff
 from attachd.runtimes import payload
@@ -35,11 +35,7 @@ _REASONS: Final = {
     "InvalidAddress": "queue_missing",
     "AccessDenied": "access_denied",
     "AccessDeniedException": "access_denied",
-    "ExpiredToken": "credentials",
-    "ExpiredTokenException": "credentials",
-    "InvalidClientTokenId": "credentials",
-    "SignatureDoesNotMatch": "credentials",
-    "UnrecognizedClientException": "credentials",
+    **dict.fromkeys(aws.REFUSED, "credentials"),
     "KmsThrottled": "throttled",
     "RequestThrottled": "throttled",
     "Throttling": "throttled",
@@ -53,7 +49,7 @@ class SqsRuntime:
     """One queue.
 
     Args:
-        session: where the client comes from; Region, endpoint and credentials as every AWS tool takes them.
+        sessions: where clients come from; Region, endpoint and credentials as every AWS tool takes them.
         queue_url: the queue; it is never created.
         seal: for whom payloads are sealed.
         timeout_seconds: for one try.
@@ -64,7 +60,7 @@ class SqsRuntime:
 
     def __init__(
         self,
-        session: AioSession,
+        sessions: NewSession,
         queue_url: str,
         seal: Seal,
         *,
@@ -73,7 +69,7 @@ class SqsRuntime:
         now: Callable[[], float],
         user_agent: str,
     ) -> None:
-        self._session = session
+        self._sessions = sessions
         self._queue_url = queue_url
         self._name = queue_url.rpartition("/")[2]
         self._seal = seal
@@ -90,20 +86,18 @@ class SqsRuntime:
         Raises:
             Misconfigured: the queue does not exist, or no Region is set.
         """
-        config = AioConfig(
+        made = aws.client(
+            self._sessions,
+            "sqs",
+            region=aws.region_of(self._queue_url),
             user_agent=self._user_agent,
             connect_timeout=self._timeout_seconds,
             read_timeout=self._timeout_seconds,
-            retries={"total_max_attempts": 1},
             max_pool_connections=_CONNECTIONS,
         )
-        try:
-            client = self._session.create_client("sqs", config=config)
-            async with client as self._sqs:
-                await self._check()
-                yield
-        except BotoCoreError as error:
-            raise Misconfigured([f"AWS: {error} (set AWS_REGION, or a profile that has a region)"]) from None
+        async with made as self._sqs:
+            await self._check()
+            yield
 
     async def _check(self) -> None:
         try:

@@ -12,6 +12,7 @@ AWS_ERRORS: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 NOT_FOUND: Final = "not_found"
 CONFLICT: Final = "conflict"
 IN_USE: Final = "in_use"
+_SQS_LEGACY: Final = "AWS.SimpleQueueService."  # before some codes, as the query protocol had them
 _REASONS: Final = {
     "ProvisionedThroughputExceededException": "throttled",
     "LimitExceededException": "throttled",
@@ -28,7 +29,7 @@ _REASONS: Final = {
     "ConditionalCheckFailedException": CONFLICT,
     "AccessDeniedException": "access_denied",
     "AccessDenied": "access_denied",
-    "AWS.SimpleQueueService.NonExistentQueue": NOT_FOUND,
+    "NonExistentQueue": NOT_FOUND,
     "QueueDoesNotExist": NOT_FOUND,
     "InvalidAddress": NOT_FOUND,
     **dict.fromkeys(aws.REFUSED, "credentials"),
@@ -58,7 +59,7 @@ def transient(error: Exception, what: str) -> Transient:
         return error
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
-        code = str(details.get("Code", "unknown"))[:60]
+        code = str(details.get("Code", "unknown")).removeprefix(_SQS_LEGACY)[:60]
         return Transient(_REASONS.get(code, code), f"{what}: {details.get('Message') or code}")
     if isinstance(error, AWS_ERRORS):
         return Transient(type(error).__name__, f"{what}: {error}", ambiguous=True)

@@ -68,7 +68,7 @@ class SqsQuarantine:
         async with aws.client(
             self._sessions,
             "sqs",
-            region=region_of(self._url),
+            region=aws.region_of(self._url),
             user_agent=self._user_agent,
             read_timeout=_CALL_SECONDS,
         ) as self._client:
@@ -138,9 +138,3 @@ class SqsQuarantine:
         return await retrying(
             send, backoff=Backoff(), until=anyio.current_time() + _TRY_SECONDS, dice=self._dice
         )
-
-
-def region_of(url: str) -> str | None:
-    """The Region that a queue's URL names, if it is one of AWS's own."""
-    found = re.match(r"https://sqs\.([a-z0-9-]+)\.amazonaws\.com(\.cn)?/", url)
-    return found[1] if found else None

@@ -28,7 +28,7 @@ from attachd.progress import Progress
 from attachd.retry import Backoff, retrying
 from attachd.sources.batching import Batcher
 from attachd.sources.calls import NOT_FOUND, call, transient
-from attachd.sources.quarantine import Aside, region_of
+from attachd.sources.quarantine import Aside
 
 _BATCH: Final = 10  # entries in one call (API reference)
 _MAX_VISIBILITY: Final = 43_200  # 12 hours
@@ -112,7 +112,7 @@ class SqsSource:
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """See ``ports.Source``. Polls and the rest use separate clients, so that neither starves the other."""
-        region = region_of(self._queue.url)
+        region = aws.region_of(self._queue.url)
         made = partial(aws.client, self._sessions, "sqs", region=region, user_agent=self._user_agent)
         polls = made(
             read_timeout=self._queue.poll_seconds + 5, max_pool_connections=max(_CONNECTIONS, self.polls)

@@ -120,7 +120,7 @@ def runtime(
             )
         case s.SqsRuntime():
             return SqsRuntime(
-                aws.session(os.environ),
+                partial(aws.session, os.environ),
                 table.queue_url,
                 Seal(table.public_key),
                 timeout_seconds=table.timeout,
