@@ -286,23 +286,38 @@ class SqsSource:
                 # From beginning to beginning: what a round takes must not put off the next one.
                 begun = max(begun + half_life, anyio.current_time())
                 await anyio.sleep_until(begun)
-                kept = list(self._in_hand.values())
-                batches = deque(kept[i : i + _BATCH] for i in range(0, len(kept), _BATCH))
-                async with anyio.create_task_group() as extenders:
-                    for _ in range(_EXTENDERS):
-                        extenders.start_soon(self._extend_all, batches, begun + half_life, report)
+                await self._extend_all(begun + half_life, report)
                 report()
         finally:
             self._progress.done(task)
 
-    async def _extend_all(
-        self, batches: deque[list[Delivery]], until: float, report: Callable[[], None]
-    ) -> None:
-        while batches and anyio.current_time() < until:  # what is left then is listed anew
-            await self._extend_batch(batches.popleft())
-            report()
+    async def _extend_all(self, until: float, report: Callable[[], None]) -> None:
+        """One round, a few calls at once; what it could not keep is told in one line, however much it is."""
+        kept = list(self._in_hand.values())
+        batches = deque(kept[i : i + _BATCH] for i in range(0, len(kept), _BATCH))
+        lost: list[tuple[Delivery, str]] = []
 
-    async def _extend_batch(self, deliveries: Sequence[Delivery]) -> None:
+        async def one_by_one() -> None:
+            while batches and anyio.current_time() < until:
+                lost.extend(await self._extend_batch(batches.popleft()))
+                report()
+
+        async with anyio.create_task_group() as extenders:
+            for _ in range(_EXTENDERS):
+                extenders.start_soon(one_by_one)
+        lost += [(delivery, "no time left") for batch in batches for delivery in batch]
+        if lost:
+            log.warning(
+                "sqs.not_extended",
+                source=self.name,
+                messages=len(lost),
+                message=lost[0][0].id,
+                reason=lost[0][1],
+                next="the queue may hand them out again; the journal's claim keeps that harmless",
+            )
+
+    async def _extend_batch(self, deliveries: Sequence[Delivery]) -> Sequence[tuple[Delivery, str]]:
+        """Extend up to ten; those that could not be, and why."""
         left = deliveries
 
         async def once() -> None:
@@ -317,13 +332,8 @@ class SqsSource:
         try:
             await self._tried(once, anyio.current_time() + self._queue.visibility_seconds / 4)
         except Transient as error:
-            for delivery in left:
-                log.warning(
-                    "sqs.not_extended",
-                    message=delivery.id,
-                    reason=error.reason,
-                    next="the queue may hand it out again; the journal's claim keeps that harmless",
-                )
+            return [(delivery, error.reason) for delivery in left]
+        return ()
 
     async def _extended(self, deliveries: Sequence[Delivery]) -> Sequence[str | None]:
         answered = anyio.Event()
