@@ -1,7 +1,7 @@
 """One SQLite file: ours for as long as it is open, on disk at every commit, its errors told as ours.
 
 WAL with ``synchronous = FULL``: what was committed is known after a power cut. One connection, in one worker thread at
-a time. Who serves from the file holds a lock on ``FILE.lock`` for as long as it is open; an operator's command reads and
+a time; what is asked for while it is busy is done together next, and committed at once: what takes time is the disk. Who serves from the file holds a lock on ``FILE.lock`` for as long as it is open; an operator's command reads and
 writes beside it (``beside``).
 
 What is written through an open file that has been removed or replaced goes nowhere, and a second process could start
@@ -15,10 +15,10 @@ import fcntl
 import os
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Any, Final, Generic, TypeVar, cast
 
 import anyio
 from anyio.to_thread import run_sync
@@ -27,6 +27,7 @@ from attachd.errors import Misconfigured, Transient
 
 T = TypeVar("T")
 
+_TOGETHER: Final = 200
 _LOCK_SECONDS: Final = 2.0
 _LOCK_AGAIN_SECONDS: Final = 0.1
 #: SQLite's primary result codes, as ends of reasons; any other is ``failed``.
@@ -53,6 +54,16 @@ _PASSING_ERRNO: Final = {errno.ENOSPC, errno.EDQUOT, errno.EIO}
 
 class _GoneError(Exception):
     """The file that was opened is not the one that has its name."""
+
+
+@dataclass(slots=True, eq=False)
+class _Asked(Generic[T]):
+    """Something to do, and what came of it."""
+
+    work: Callable[[sqlite3.Connection], T]
+    done: T | None = None
+    error: Exception | None = None
+    answered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +113,7 @@ class SqliteFile:
         self._files = (file, file.with_name(f"{file.name}-wal"), self._lock_path)
         self._beside = beside
         self._one_at_a_time = anyio.Lock()
+        self._asked: list[_Asked[Any]] = []
         self._db: sqlite3.Connection | None = None
         self._lock: int | None = None
         self.signed = ""
@@ -145,12 +157,22 @@ class SqliteFile:
         db = self._db
         if db is None:
             raise RuntimeError(f"the {self._kind} is not open")
-        async with self._one_at_a_time:
-            try:
-                # Not abandoned on cancellation: the connection is in use until the statement ends.
-                return await run_sync(self._done, work, db)
-            except (sqlite3.Error, _GoneError) as error:
-                raise self._transient(error) from None
+        asked = _Asked(work)
+        self._asked.append(asked)
+        try:
+            async with self._one_at_a_time:
+                if not asked.answered:  # by whoever had the connection last, along with its own
+                    together, self._asked = self._asked[:_TOGETHER], self._asked[_TOGETHER:]
+                    # Not abandoned on cancellation: the connection is in use until the statement ends.
+                    await run_sync(self._do, together, db)
+        finally:
+            if asked in self._asked:  # cancelled before its turn
+                self._asked.remove(asked)
+        if isinstance(asked.error, sqlite3.Error | _GoneError):
+            raise self._transient(asked.error) from None
+        if asked.error is not None:
+            raise asked.error
+        return cast("T", asked.done)
 
     def sign(self, name: str) -> None:
         """Leave a name for others to read while we hold the lock; an empty one takes it away."""
@@ -246,10 +268,18 @@ class SqliteFile:
     def _columns(self, db: sqlite3.Connection) -> tuple[str, ...]:
         return tuple(row[1] for row in db.execute(f"PRAGMA table_info({self._schema.table})"))
 
-    def _done(self, work: Callable[[sqlite3.Connection], T], db: sqlite3.Connection) -> T:
-        done = work(db)
-        self._look()
-        return done
+    def _do(self, together: Sequence[_Asked[Any]], db: sqlite3.Connection) -> None:
+        """Do all, in one transaction if they are several; one that fails by itself spoils none of the others."""
+        try:
+            with transaction(db) if len(together) > 1 else nullcontext():
+                for asked in together:
+                    _do_one(asked, db)
+            self._look()
+        except Exception as error:  # noqa: BLE001 - handed to each of those who asked
+            for asked in together:
+                asked.error = error
+        for asked in together:
+            asked.answered = True
 
     def _look(self) -> None:
         """See that what was read or written stands in the files that have these names."""
@@ -277,15 +307,26 @@ class SqliteFile:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """Nobody writes in between; what a command beside us does is short."""
-    db.execute("BEGIN IMMEDIATE")
+    """All of it or nothing, and nobody writes in between; what a command beside us does is short."""
+    nested = db.in_transaction
+    db.execute("SAVEPOINT one" if nested else "BEGIN IMMEDIATE")
     try:
         yield
     except BaseException:
         if db.in_transaction:  # SQLite has rolled back by itself when the disk is full
-            db.execute("ROLLBACK")
+            db.execute("ROLLBACK TO one" if nested else "ROLLBACK")
         raise
-    db.execute("COMMIT")
+    db.execute("RELEASE one" if nested else "COMMIT")
+
+
+def _do_one(asked: _Asked[Any], db: sqlite3.Connection) -> None:
+    among_others = db.in_transaction
+    try:
+        asked.done = asked.work(db)
+    except Exception as error:
+        if among_others and not db.in_transaction:
+            raise  # the others' are undone with it
+        asked.error = error
 
 
 def _primary(error: Exception) -> int:

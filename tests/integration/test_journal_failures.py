@@ -2,7 +2,9 @@
 
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 import anyio
 import pytest
@@ -56,6 +58,59 @@ def padded(number: int) -> Entry:
 async def put_padded(journal: WatchedJournal) -> None:
     for number in range(100):
         assert await journal.put(padded(number)) == padded(number)
+
+
+async def test_what_is_asked_at_once_waits_for_the_disk_together(tmp_path: Path) -> None:
+    journal, statements = SqliteJournal(tmp_path / "journal.sqlite"), list[str]()
+    async with journal.open():
+        await journal.file.run(lambda db: db.set_trace_callback(statements.append))
+        async with anyio.create_task_group() as tasks:
+            for number in range(300):
+                tasks.start_soon(journal.put, entry(number))
+        await journal.file.run(lambda db: db.set_trace_callback(None))
+        assert statements.count("COMMIT") <= 3
+    async with journal.open():
+        assert len([one async for one in journal.entries()]) == 300
+
+
+async def test_of_what_is_written_together_one_that_cannot_be_spoils_no_other(tmp_path: Path) -> None:
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    told: dict[str, str] = {}
+
+    async def put(contact_id: str) -> None:
+        try:
+            stored = await journal.put(replace(entry(), contact_id=contact_id))
+            told[contact_id] = stored.contact_id
+        except UnicodeEncodeError:
+            told[contact_id] = "never"
+
+    async with journal.open():
+        async with anyio.create_task_group() as tasks:
+            for contact_id in ("c-1", "c-2", "\ud800", "c-3", "c-4"):
+                tasks.start_soon(put, contact_id)
+        assert {name for name, said in told.items() if said == name} == {"c-1", "c-2", "c-3", "c-4"}
+        assert [await journal.get(name) is not None for name in ("c-2", "c-3", "c-4")] == [True] * 3
+
+
+async def test_whoever_gives_up_before_its_turn_has_written_nothing_and_holds_up_nobody(
+    tmp_path: Path,
+) -> None:
+    journal, busy, free = SqliteJournal(tmp_path / "journal.sqlite"), Event(), Event()
+
+    def long(_db: object) -> bool:
+        busy.set()
+        return free.wait(10)
+
+    async with journal.open():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(journal.file.run, long)
+            await anyio.to_thread.run_sync(busy.wait)
+            with anyio.move_on_after(0) as waiting:
+                await journal.put(entry(1))
+            assert waiting.cancelled_caught
+            free.set()
+            await journal.put(entry(2))
+        assert [await journal.get(f"c-{n}") is not None for n in (1, 2)] == [False, True]
 
 
 async def test_with_a_full_disk_and_told_to_wait_events_are_put_off_until_there_is_room(
