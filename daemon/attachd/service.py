@@ -32,6 +32,7 @@ _PULL_BATCH: Final = 10
 _GIVEN_BACK_AT_ONCE: Final = 100
 _SETTLE_SECONDS: Final = 10.0
 _MAX_DOUBLINGS: Final = 5
+_CROWDED_SECONDS: Final = 1.0
 _PULL_BACKOFF: Final = Backoff(first=0.5, cap=20.0)
 
 log = structlog.get_logger(__name__)
@@ -46,12 +47,14 @@ class Limits:
         drain_seconds: for what has begun when the stop comes.
         release_seconds: how long a failed delivery stays away, unless it says otherwise.
         stall_seconds: a task that has not come round for so long counts as stuck.
+        crowded: whether nobody more may wait; then polls are slow, since most of what they bring must be put off.
     """
 
     in_hand: int = 1000
     drain_seconds: float = 60.0
     release_seconds: float = 5.0
     stall_seconds: float = 60.0
+    crowded: Callable[[], bool] = lambda: False
 
 
 class _Slots:
@@ -215,6 +218,11 @@ class Service:
                     "source.poll_failed", source=source.name, reason=error, next=f"again in {delay:.1f} s"
                 )
                 with anyio.move_on_after(delay):
+                    await self._stopping.wait()
+            elif self._limits.crowded():
+                # Not at all, and no end would be heard of; at full speed, and each receipt of what cannot wait yet brings
+                # it nearer to the queue's dead letters.
+                with anyio.move_on_after(_CROWDED_SECONDS):
                     await self._stopping.wait()
 
     async def _receive(self, source: Source, slots: int) -> tuple[Sequence[Delivery], str | None]:

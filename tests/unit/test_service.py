@@ -135,6 +135,21 @@ async def test_no_more_is_received_than_there_are_slots_for(contact_event: Build
     assert len(world.runtime.accepted) == 10
 
 
+async def test_while_nobody_more_may_wait_polls_are_slow_and_ends_are_heard_all_the_same(
+    contact_event: Build,
+) -> None:
+    world, crowded = World(), True
+    world.service = world.rebuilt(world.source, limits=Limits(crowded=lambda: crowded))
+    for number in range(100):
+        world.source.add(contact_event(f"c-{number}", "DISCONNECTED"))
+    async with world.serving():
+        await anyio.sleep(4.5)
+        assert world.outcomes() == {"noted": 50}
+        crowded = False
+        await anyio.sleep(1)
+        assert world.outcomes() == {"noted": 100}
+
+
 async def test_a_stop_lets_what_is_in_hand_finish(contact_event: Build) -> None:
     world = World()
     world.runtime.seconds = 3.0

@@ -146,7 +146,7 @@ async def assembled(config: s.Settings, mode: Mode) -> AsyncIterator[App]:
             },
             metrics=metrics,
             progress=progress,
-            limits=parts.limits(config.service),
+            limits=parts.limits(config.service, connects.crowded),
             dice=dice,
             trace=trace,
         )

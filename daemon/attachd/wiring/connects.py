@@ -76,14 +76,14 @@ class Connects:
 
     def _room(self, name: str, rate: Rate, *, scarce: bool = False) -> Room:
         quota = Quota(rate, spent_at=self._started_at)
-        room = Room(quota, name=name, full=self._crowded if scarce else lambda: False)
+        room = Room(quota, name=name, full=self.crowded if scarce else lambda: False)
         if scarce:
             self._scarce.append(room)
         self._whole[room] = rate
         self._divide(room)
         return room
 
-    def _crowded(self) -> bool:
+    def crowded(self) -> bool:
         """Of those in hand only a part may wait, in all accounts together."""
         return self.waiting >= _MAY_WAIT * self._config.service.max_in_hand
 

@@ -188,11 +188,12 @@ async def create_journal(config: s.Settings) -> list[str]:
     return [f"[journal] type {config.journal.type!r} needs nothing made"]
 
 
-def limits(table: s.Service) -> Limits:
+def limits(table: s.Service, crowded: Callable[[], bool]) -> Limits:
     """How much at once, and how to stop."""
     return Limits(
         in_hand=table.max_in_hand,
         drain_seconds=table.drain,
         release_seconds=table.release_after,
         stall_seconds=table.stall,
+        crowded=crowded,
     )
