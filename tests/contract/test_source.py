@@ -1,4 +1,4 @@
-"""What every source keeps of its port's word: in memory, a file, a sweep, and SQS and Kinesis over real sockets."""
+"""What every source keeps of its port's word: in memory, a file, a sweep, a resumption, and SQS and Kinesis over real sockets."""
 
 import random
 import time
@@ -21,7 +21,7 @@ from attachd.errors import Transient
 from attachd.journals.memory import MemoryJournal
 from attachd.lifecycle import Entry, Stage
 from attachd.metrics import Metrics
-from attachd.model import Acknowledge, Contact, Delivery, Disposition, Quarantine, Release
+from attachd.model import Acknowledge, Contact, ContactState, Delivery, Disposition, Quarantine, Release
 from attachd.ports import Source
 from attachd.progress import Progress
 from attachd.sources.file import FileSource
@@ -30,10 +30,11 @@ from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.stream import KinesisStream
 from attachd.sources.kinesis.timing import Timing
 from attachd.sources.quarantine import SqsQuarantine
+from attachd.sources.resume import ResumeSource, Times
 from attachd.sources.sqs import Queue, SqsSource
 from attachd.sources.sweep import Pace, Page, SweepSource
 from attachd.streams import Edge, Lease
-from attachd.testing import MemoryLeases, MemorySource, MemoryStream
+from attachd.testing import Line, MemoryConnect, MemoryLeases, MemorySource, MemoryStream
 
 SESSION = get_session()  # one, since it remembers the service models it has read
 POLL_SECONDS = 1
@@ -290,24 +291,31 @@ class InFile:
         return [(lines[int(line["line"]) - 1], line["reason"]) for line in said]
 
 
+class BodiesInIds:
+    """Bodies in the ids of contacts that a source finds by itself; the line's part, the journal, is played here."""
+
+    journal: MemoryJournal
+
+    async def receive(self, limit: int) -> Sequence[Delivery]:
+        deliveries = await super().receive(limit)  # type: ignore[misc]
+        return [replace(d, body=body_of(d), handle=d.body) for d in deliveries]
+
+    async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
+        if not isinstance(disposition, Release):
+            entry = await self.journal.get(delivery.id)
+            await self.journal.put(Entry(delivery.id, Stage.CLOSED, entry.version + 1 if entry else 1, 0.0))
+        assert isinstance(delivery.handle, bytes)
+        await super().settle(replace(delivery, body=delivery.handle, handle=None), disposition)  # type: ignore[misc]
+
+
 class Astray:
-    """Chats that no event tells of, their bodies in their ids; the line's part, the journal, is played here."""
+    """Chats that no event tells of."""
 
     remembers = False
     rereads = False
 
-    class Telling(SweepSource):
-        journal: MemoryJournal
-
-        async def receive(self, limit: int) -> Sequence[Delivery]:
-            deliveries = await super().receive(limit)
-            return [replace(d, body=body_of(d), handle=d.body) for d in deliveries]
-
-        async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
-            if not isinstance(disposition, Release):
-                await self.journal.put(Entry(delivery.id, Stage.CLOSED, 1, 0.0))
-            assert isinstance(delivery.handle, bytes)
-            await super().settle(replace(delivery, body=delivery.handle, handle=None), disposition)
+    class Telling(BodiesInIds, SweepSource):
+        pass
 
     def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
         self._logs = logs
@@ -355,6 +363,78 @@ class Astray:
         return [(line["contact"].partition(" ")[2].encode(), line["reason"]) for line in said]
 
 
+class Unfinished:
+    """Chats that a dead process has left: found at the start, and recalled from then on."""
+
+    remembers = False
+    rereads = False
+
+    class Telling(BodiesInIds, ResumeSource):
+        line: Line
+        opened = 0
+
+        @asynccontextmanager
+        async def open(self) -> AsyncIterator[None]:
+            async with self.line.running(), super().open():
+                type(self).opened += 1
+                try:
+                    yield
+                finally:
+                    type(self).opened -= 1
+
+    def __init__(self, logs: list[MutableMapping[str, Any]]) -> None:
+        self._logs = logs
+        self._count = 0
+        self._connect = MemoryConnect()
+        self._line = Line(anyio.current_time, attacher=self._connect)
+        self._journal = self._line.journal
+
+    def consumer(self) -> Source:
+        made = self.Telling(
+            self._journal,
+            self._line.instances,
+            owner="us",
+            alive=self._alive,
+            queued_too=False,
+            progress=Progress(anyio.current_time),
+            now=anyio.current_time,
+            times=Times(persist=0.0, recalled=0.25, poll=POLL_SECONDS),
+        )
+        assert isinstance(self._journal, MemoryJournal)
+        made.journal, made.line = self._journal, self._line
+        return made
+
+    async def _alive(self, _owner: str) -> bool:
+        return False
+
+    async def add(self, *bodies: bytes) -> None:
+        arn = "arn:aws:connect:eu-central-1:111122223333:instance/i"
+        for body in bodies:
+            contact_id, self._count = f"{self._count} {body.decode()}", self._count + 1
+            self._connect.states[contact_id] = ContactState(
+                connected=True,
+                queued=False,
+                agent=False,
+                ended=False,
+                contact=Contact(contact_id, arn, "CHAT", contact_id),
+            )
+            owner = None if self.Telling.opened else "a dead process"
+            entry = Entry(contact_id, Stage.CLAIMED, 1, anyio.current_time(), owner, instance_arn=arn)
+            await self._journal.put(entry)
+            if self.Telling.opened:
+                await self._journal.recall(contact_id)
+
+    async def invisible(self) -> int:
+        return 0
+
+    async def left(self) -> int:
+        return len([e async for e in self._journal.entries() if e.stage is not Stage.CLOSED])
+
+    async def quarantined(self) -> list[tuple[bytes, str]]:
+        said = [line for line in self._logs if line["event"] == "found.quarantined"]
+        return [(line["contact"].partition(" ")[2].encode(), line["reason"]) for line in said]
+
+
 def body_of(delivery: Delivery) -> bytes:
     contact_id = decode(delivery.body, received_at=0.0, max_bytes=10_000).contact.id
     return contact_id.partition(" ")[2].encode()
@@ -374,6 +454,7 @@ def moto() -> Iterator[str]:
         "memory",
         "stream in memory",
         "sweep",
+        "resume",
         pytest.param("file", marks=pytest.mark.real_time),
         pytest.param("sqs", marks=pytest.mark.real_time),
         pytest.param("sqs fifo", marks=pytest.mark.real_time),
@@ -389,9 +470,12 @@ async def queue(
     if request.param == "stream in memory":
         yield StreamInMemory()
         return
-    if request.param in {"sweep", "file"}:
+    if request.param in {"sweep", "resume", "file"}:
         with structlog.testing.capture_logs() as logs:
-            yield Astray(logs) if request.param == "sweep" else InFile(tmp_path / "f", logs)
+            if request.param == "file":
+                yield InFile(tmp_path / "f", logs)
+            else:
+                yield Astray(logs) if request.param == "sweep" else Unfinished(logs)
         return
     monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("moto"))
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
@@ -456,7 +540,7 @@ async def settle_all(source: Source, deliveries: Sequence[Delivery], disposition
 
 async def test_a_delivery_carries_the_body_untouched_and_says_where_it_is_from(queue: Feed) -> None:
     body = '{"detail": "Grüße 🙂",\n\t"n": 1e400}  '.encode()
-    if isinstance(queue, InFile | Astray):  # lines, and ids
+    if isinstance(queue, InFile | Astray | Unfinished):  # lines, and ids
         body = body.replace(b"\n\t", b"").strip()
     await queue.add(body)
     async with consuming(queue) as (source,):
@@ -505,8 +589,6 @@ async def test_an_empty_queue_is_told_after_the_poll(queue: Feed) -> None:
 
 
 async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Feed) -> None:
-    if isinstance(queue, InFile):
-        pytest.skip("a file is read to its end, and what is written later not at all")
     async with consuming(queue) as (source,), anyio.create_task_group() as tasks:
 
         async def add_later() -> None:
@@ -514,6 +596,9 @@ async def test_a_message_that_arrives_meanwhile_ends_the_poll(queue: Feed) -> No
             await queue.add(b"late")
 
         tasks.start_soon(add_later)
+        if isinstance(queue, InFile):  # read to its end; what is written later, not at all
+            assert list(await source.receive(10)) == []
+            return
         (delivery,) = await source.receive(10)
         assert delivery.body == b"late"
         await source.settle(delivery, Acknowledge())
@@ -620,17 +705,18 @@ async def test_settling_twice_raises_nothing_foreign(queue: Feed) -> None:
 async def test_what_is_in_hand_is_handed_to_nobody_else_for_as_long_as_the_source_is_open(
     queue: Feed,
 ) -> None:
-    if isinstance(queue, InFile | Astray):
-        pytest.skip(
-            "two who read a file, or look for lost chats, find the same: the journal's claim is for that"
-        )
     await queue.add(b"one", b"two")
+    # Two who read a file, or look for chats, find the same: the journal's claim is for that.
+    theirs = 2 if isinstance(queue, InFile | Astray | Unfinished) else 0
     async with consuming(queue, 2) as (source, other):
         received = await receive_all(source, 2)
+        found = await receive_all(other, theirs)
+        assert len(found) == theirs
         until = anyio.current_time() + 2 * VISIBILITY_SECONDS
         while anyio.current_time() < until:
             assert list(await other.receive(10)) == []
         await settle_all(source, received, Acknowledge())
+        await settle_all(other, found, Acknowledge())
         assert await queue.left() == 0
 
 

@@ -26,7 +26,6 @@ from attachd.ports import Journal
 from attachd.progress import Progress
 from attachd.sources.found import Found, opening
 
-_POLL_SECONDS: Final = 5.0
 _LOOK_SECONDS: Final = 5.0
 
 log = structlog.get_logger(__name__)
@@ -41,6 +40,7 @@ class Times:
         persist: an owner that may be dying, or a look-up that fails, is asked for again for so long.
         again: between two such rounds.
         recalled: between two looks at what was recalled. Half a DynamoDB read unit each.
+        poll: how long ``receive`` waits for a first contact.
         stall: a task silent for so long beyond that is stuck.
     """
 
@@ -48,6 +48,7 @@ class Times:
     persist: float = 30.0
     again: float = 1.0
     recalled: float = 5.0
+    poll: float = 5.0
     stall: float = 60.0
 
 
@@ -101,7 +102,7 @@ class ResumeSource:
 
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See ``ports.Source``."""
-        return await self._found.due(limit, _POLL_SECONDS)
+        return await self._found.due(limit, self._times.poll)
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``."""
