@@ -66,12 +66,14 @@ class Soak:
     """How one source fared.
 
     Attributes:
+        holds: says how many bytes are held.
         held: bytes that the process held, at each tenth of the way.
         unanswered: calls that were not answered in time.
     """
 
     name: str
     events: int
+    holds: Callable[[], int]
     held: list[int] = field(default_factory=list)
     seconds: float = 0.0
     unanswered: int = 0
@@ -101,9 +103,9 @@ async def main(events: int = EVENTS) -> bool:
     return flat
 
 
-async def soaked(name: str, events: int) -> Soak:
-    """Take so many events through a new source of that kind."""
-    soak = Soak(name, events)
+async def soaked(name: str, events: int, holds: Callable[[], int] | None = None) -> Soak:
+    """Take so many events through a new source of that kind; ``holds`` says how many bytes are held, instead of the system."""
+    soak = Soak(name, events, holds or _held)
     async with SOURCES[name](events) as source:
         begun = time.monotonic()
         await _consume(source, soak)
@@ -126,7 +128,7 @@ async def _consume(source: Source, soak: Soak) -> None:
         if not again:
             done += 1
             if done % (soak.events // _TENTHS) == 0 and len(soak.held) < _TENTHS:
-                soak.held.append(_held())
+                soak.held.append(soak.holds())
         free.release()
 
     async def poll() -> None:
