@@ -123,7 +123,7 @@ def refusing(status: int, code: str, query_code: str = "") -> Reply:
 NO_QUEUE = refusing(400, "QueueDoesNotExist", "AWS.SimpleQueueService.NonExistentQueue")
 
 
-def failing_entries(*handles: str) -> Reply:
+def failing_entries(*handles: str, code: str = "InternalError") -> Reply:
     """A batch's answer in which these entries have failed."""
 
     def reply(body: Document) -> web.Response:
@@ -131,7 +131,7 @@ def failing_entries(*handles: str) -> Reply:
         return web.json_response(
             {
                 "Successful": [{"Id": e["Id"]} for e in body["Entries"] if e["Id"] not in failed],
-                "Failed": [{"Id": i, "Code": "InternalError", "SenderFault": False} for i in failed],
+                "Failed": [{"Id": i, "Code": code, "SenderFault": False} for i in failed],
             }
         )
 
@@ -580,6 +580,40 @@ async def test_of_a_batch_that_fails_in_part_only_the_failed_entry_is_sent_again
     assert len(settled) == 5
     labels = {"source": "contact-events", "call": "DeleteMessageBatch", "reason": "InternalError"}
     assert metrics.registry.get_sample_value("attachd_batch_entry_failures_total", labels) == 2
+
+
+@pytest.mark.parametrize("disposition", [Acknowledge(), Release(5.0)], ids=repr)
+@pytest.mark.parametrize(
+    "code",
+    [
+        "MessageNotInflight",
+        "AWS.SimpleQueueService.MessageNotInflight",
+        "ReceiptHandleIsInvalid",
+        "InvalidParameterValueException",  # a FIFO queue's, of a handle whose time is up
+    ],
+)
+async def test_a_message_whose_time_was_up_before_it_was_settled_is_told_at_once_and_no_trouble_of_ours(
+    sqs: Scripted, code: str, disposition: Disposition
+) -> None:
+    sqs.on("DeleteMessageBatch", *[failing_entries("handle-1", code=code)] * 50)
+    sqs.on("ChangeMessageVisibilityBatch", *[failing_entries("handle-1", code=code)] * 50)
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1))
+        with pytest.raises(Transient) as failed, anyio.fail_after(1):
+            await source.settle(delivery, disposition)
+    assert failed.value.reason == "not_ours"  # as the service knows it
+    operation = (
+        "DeleteMessageBatch" if isinstance(disposition, Acknowledge) else "ChangeMessageVisibilityBatch"
+    )
+    assert len(sqs.of(operation)) == 1
+
+
+async def test_a_message_whose_time_is_up_is_extended_no_more(sqs: Scripted) -> None:
+    sqs.on("ChangeMessageVisibilityBatch", *[failing_entries("handle-1", code="MessageNotInflight")] * 50)
+    async with consuming(sqs.queue_url) as source:
+        await received(source, sqs, message(1))
+        await anyio.sleep(1.8 * VISIBILITY_SECONDS)
+    assert len(sqs.of("ChangeMessageVisibilityBatch")) == 1
 
 
 async def test_a_call_that_fails_as_a_whole_is_sent_again_for_all_of_them(sqs: Scripted) -> None:

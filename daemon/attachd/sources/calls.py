@@ -12,6 +12,7 @@ AWS_ERRORS: Final = (ClientError, BotoCoreError, aiohttp.ClientError, OSError)
 NOT_FOUND: Final = "not_found"
 CONFLICT: Final = "conflict"
 IN_USE: Final = "in_use"
+NOT_OURS: Final = "not_ours"  # the service knows it: somebody else has it by now
 _SQS_LEGACY: Final = "AWS.SimpleQueueService."  # before some codes, as the query protocol had them
 _REASONS: Final = {
     "ProvisionedThroughputExceededException": "throttled",
@@ -32,6 +33,8 @@ _REASONS: Final = {
     "NonExistentQueue": NOT_FOUND,
     "QueueDoesNotExist": NOT_FOUND,
     "InvalidAddress": NOT_FOUND,
+    "MessageNotInflight": NOT_OURS,
+    "ReceiptHandleIsInvalid": NOT_OURS,
     **dict.fromkeys(aws.REFUSED, "credentials"),
 }
 
@@ -53,14 +56,20 @@ async def call(operation: Any, what: str, **parameters: Any) -> dict[str, Any]:
         raise transient(error, what) from None
 
 
+def reason_of(code: str) -> str:
+    """An AWS code, as ours where it makes a difference to us."""
+    code = code.removeprefix(_SQS_LEGACY)[:60]
+    return _REASONS.get(code, code)
+
+
 def transient(error: Exception, what: str) -> Transient:
     """A foreign exception as ours."""
     if isinstance(error, Transient):
         return error
     if isinstance(error, ClientError):
         details = error.response.get("Error", {})
-        code = str(details.get("Code", "unknown")).removeprefix(_SQS_LEGACY)[:60]
-        return Transient(_REASONS.get(code, code), f"{what}: {details.get('Message') or code}")
+        code = str(details.get("Code", "unknown"))
+        return Transient(reason_of(code), f"{what}: {details.get('Message') or code[:60]}")
     if isinstance(error, AWS_ERRORS):
         return Transient(type(error).__name__, f"{what}: {error}", ambiguous=True)
     return Transient("malformed_reply", f"{what}: {type(error).__name__}", ambiguous=True)

@@ -27,7 +27,7 @@ from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Releas
 from attachd.progress import Progress
 from attachd.retry import Backoff, retrying
 from attachd.sources.batching import Batcher
-from attachd.sources.calls import NOT_FOUND, call, transient
+from attachd.sources.calls import NOT_FOUND, NOT_OURS, call, reason_of, transient
 from attachd.sources.quarantine import Aside
 
 _BATCH: Final = 10  # entries in one call (API reference)
@@ -36,6 +36,8 @@ _CALL_SECONDS: Final = 3.0
 _SETTLE_SECONDS: Final = 6.5  # two calls that hang, and a third try within what the service allows
 _EXTENDERS: Final = 8
 _CONNECTIONS: Final = 20
+#: What entries fail with whose handle is good for nothing any more, of FIFO queues.
+_LAPSED: Final = {"InvalidParameterValue", "InvalidParameterValueException"}
 _COUNT: Final = "ApproximateReceiveCount"
 
 log = structlog.get_logger(__name__)
@@ -231,16 +233,21 @@ class SqsSource:
             await answered.wait()
 
     async def _tried(self, attempt: Callable[[], Awaitable[None]], until: float) -> None:
-        """Try until then. No text of AWS's comes out: it quotes receipt handles."""
+        """Try until then, or until somebody else has it. No text of AWS's comes out: it quotes receipt handles."""
 
-        async def once() -> None:
+        async def once() -> Transient | None:
             try:
                 await attempt()
             except Exception as error:  # noqa: BLE001 - whatever a client or its parser raises, it leaves as ours
-                ours = transient(error, "")
-                raise Transient(ours.reason, self.name) from None
+                ours = Transient(transient(error, "").reason, self.name)
+                if ours.reason != NOT_OURS:
+                    raise ours from None
+                return ours
+            return None
 
-        await retrying(once, backoff=Backoff(), until=until, dice=self._dice)
+        lapsed = await retrying(once, backoff=Backoff(), until=until, dice=self._dice)
+        if lapsed is not None:
+            raise lapsed
 
     async def _settle_once(self, delivery: Delivery, disposition: Disposition) -> None:
         match disposition:
@@ -271,7 +278,8 @@ class SqsSource:
         failed = {int(entry["Id"]): str(entry.get("Code", "failed")) for entry in answer.get("Failed", [])}
         for code in failed.values():
             self._metrics.entry_failures.labels(self.name, operation, code).inc()
-        return [failed.get(i) for i in range(count)]
+        reasons = {i: NOT_OURS if code in _LAPSED else reason_of(code) for i, code in failed.items()}
+        return [reasons.get(i) for i in range(count)]
 
     # ── in hand ────────────────────────────────────────────────────────────────────────────────
 
@@ -319,21 +327,30 @@ class SqsSource:
     async def _extend_batch(self, deliveries: Sequence[Delivery]) -> Sequence[tuple[Delivery, str]]:
         """Extend up to ten; those that could not be, and why."""
         left = deliveries
+        lost: list[tuple[Delivery, str]] = []
 
         async def once() -> None:
             nonlocal left
             # Settled, or handed out anew, since it was listed: extending it now would undo that.
-            left = [delivery for delivery in left if self._in_hand.get(delivery.id) is delivery]
+            left = list(filter(self._has, left))
             codes = await self._extended(left) if left else ()
-            left = [delivery for delivery, code in zip(left, codes, strict=True) if code is not None]
-            if left:
-                raise Transient(next(filter(None, codes)), "the batch's entry failed")
+            lapsed = [delivery for delivery, code in zip(left, codes, strict=True) if code == NOT_OURS]
+            for delivery in filter(self._has, lapsed):
+                del self._in_hand[delivery.id]
+            lost.extend((delivery, NOT_OURS) for delivery in lapsed)
+            left = [d for d, code in zip(left, codes, strict=True) if code not in {None, NOT_OURS}]
+            for code in set(codes) - {None, NOT_OURS}:
+                raise Transient(str(code), "the batch's entry failed")
 
         try:
             await self._tried(once, anyio.current_time() + self._queue.visibility_seconds / 4)
         except Transient as error:
-            return [(delivery, error.reason) for delivery in left]
-        return ()
+            lost += [(delivery, error.reason) for delivery in left]
+        return lost
+
+    def _has(self, delivery: Delivery) -> bool:
+        """Whether this very delivery, and so this handle, is the one in hand."""
+        return self._in_hand.get(delivery.id) is delivery
 
     async def _extended(self, deliveries: Sequence[Delivery]) -> Sequence[str | None]:
         answered = anyio.Event()
