@@ -849,7 +849,7 @@ async def test_an_extension_that_was_listed_before_a_settle_does_not_undo_it(sqs
     async with consuming(sqs.queue_url) as source:
         (delivery,) = await source.receive(10)
         await source.settle(delivery, Release(0.0))
-        await source._extend_batch([delivery])
+        await source._keeper.extend([delivery])
     changed = [
         entry["VisibilityTimeout"]
         for entries in sqs.entries("ChangeMessageVisibilityBatch")

@@ -9,7 +9,6 @@ calls.
 """
 
 import random
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,13 +27,13 @@ from attachd.progress import Progress
 from attachd.retry import Backoff, retrying
 from attachd.sources.batching import Batcher
 from attachd.sources.calls import NOT_FOUND, NOT_OURS, call, reason_of, transient
+from attachd.sources.keeping import Keeper
 from attachd.sources.quarantine import Aside
 
 _BATCH: Final = 10  # entries in one call (API reference)
 _MAX_VISIBILITY: Final = 43_200  # 12 hours
 _CALL_SECONDS: Final = 3.0
 _SETTLE_SECONDS: Final = 6.5  # two calls that hang, and a third try within what the service allows
-_EXTENDERS: Final = 8
 _CONNECTIONS: Final = 20
 #: What entries fail with whose handle is good for nothing any more, of FIFO queues.
 _LAPSED: Final = {"InvalidParameterValue", "InvalidParameterValueException"}
@@ -101,13 +100,17 @@ class SqsSource:
         self._queue = queue
         self._aside = aside
         self._metrics = metrics
-        self._progress = progress
-        self._stall_seconds = stall_seconds
         self._now = now
         self._dice = dice
         self._user_agent = user_agent
-        self._in_hand: dict[str, Delivery] = {}
-        self._extending: dict[str, anyio.Event] = {}
+        self._keeper = Keeper(
+            queue.name,
+            queue.visibility_seconds,
+            self._extend_batch,
+            self._tried,
+            progress=progress,
+            stall_seconds=stall_seconds,
+        )
         self._poller: Any = None
         self._caller: Any = None
 
@@ -174,7 +177,7 @@ class SqsSource:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._deletes.run)
                 tasks.start_soon(self._changes.run)
-                tasks.start_soon(self._extend)
+                tasks.start_soon(self._keeper.run)
 
     # ── receive ────────────────────────────────────────────────────────────────────────────────
 
@@ -192,8 +195,7 @@ class SqsSource:
             deliveries = [self._delivery(message) for message in answer.get("Messages", [])]
         except Exception as error:  # noqa: BLE001 - botocore's parser raises anything over a body that is not AWS's
             raise transient(error, f"receiving from {self.name}") from None
-        # The same message again is the newest receipt handle of it: older ones may no longer delete.
-        self._in_hand.update({delivery.id: delivery for delivery in deliveries})
+        self._keeper.add(deliveries)
         return deliveries
 
     def _delivery(self, message: dict[str, Any]) -> Delivery:
@@ -210,7 +212,7 @@ class SqsSource:
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. Until it is settled it is kept, so that it is not handed out again meanwhile."""
-        newest = self._in_hand.get(delivery.id, delivery)
+        newest = self._keeper.newest(delivery)
         until = anyio.current_time() + _SETTLE_SECONDS
         try:
             # Two steps, each with its own tries: a delete that fails puts nothing aside twice.
@@ -221,16 +223,10 @@ class SqsSource:
             ):
                 disposition = Acknowledge()
             if not isinstance(disposition, Acknowledge):
-                await self._let_go(newest)
+                await self._keeper.let_go(newest)
             await self._tried(partial(self._settle_once, newest, disposition), until)
         finally:
-            self._in_hand.pop(delivery.id, None)
-
-    async def _let_go(self, delivery: Delivery) -> None:
-        """Extend it no more, and let an extension that is under way end: it would undo the release."""
-        self._in_hand.pop(delivery.id, None)
-        while (answered := self._extending.get(delivery.id)) is not None:
-            await answered.wait()
+            self._keeper.forget(delivery)
 
     async def _tried(self, attempt: Callable[[], Awaitable[None]], until: float) -> None:
         """Try until then, or until somebody else has it. No text of AWS's comes out: it quotes receipt handles."""
@@ -274,91 +270,12 @@ class SqsSource:
         answer = await self._caller.change_message_visibility_batch(QueueUrl=self._queue.url, Entries=entries)
         return self._failures("ChangeMessageVisibilityBatch", answer, len(entries))
 
+    async def _extend_batch(self, handles: Sequence[str]) -> Sequence[str | None]:
+        return await self._change_batch([(handle, self._queue.visibility_seconds) for handle in handles])
+
     def _failures(self, operation: str, answer: dict[str, Any], count: int) -> list[str | None]:
         failed = {int(entry["Id"]): str(entry.get("Code", "failed")) for entry in answer.get("Failed", [])}
         for code in failed.values():
             self._metrics.entry_failures.labels(self.name, operation, code).inc()
         reasons = {i: NOT_OURS if code in _LAPSED else reason_of(code) for i, code in failed.items()}
         return [reasons.get(i) for i in range(count)]
-
-    # ── in hand ────────────────────────────────────────────────────────────────────────────────
-
-    async def _extend(self) -> None:
-        """Extend everything in hand at half-life, for as long as it is in hand. Who gets stuck here is named."""
-        half_life = self._queue.visibility_seconds / 2
-        task = f"keep {self.name}"
-        report = self._progress.reporter(task, half_life + self._stall_seconds)
-        begun = anyio.current_time()
-        try:
-            while True:
-                # From beginning to beginning: what a round takes must not put off the next one.
-                begun = max(begun + half_life, anyio.current_time())
-                await anyio.sleep_until(begun)
-                await self._extend_all(begun + half_life, report)
-                report()
-        finally:
-            self._progress.done(task)
-
-    async def _extend_all(self, until: float, report: Callable[[], None]) -> None:
-        """One round, a few calls at once; what it could not keep is told in one line, however much it is."""
-        kept = list(self._in_hand.values())
-        batches = deque(kept[i : i + _BATCH] for i in range(0, len(kept), _BATCH))
-        lost: list[tuple[Delivery, str]] = []
-
-        async def one_by_one() -> None:
-            while batches and anyio.current_time() < until:
-                lost.extend(await self._extend_batch(batches.popleft()))
-                report()
-
-        async with anyio.create_task_group() as extenders:
-            for _ in range(_EXTENDERS):
-                extenders.start_soon(one_by_one)
-        lost += [(delivery, "no time left") for batch in batches for delivery in batch]
-        if lost:
-            log.warning(
-                "sqs.not_extended",
-                source=self.name,
-                messages=len(lost),
-                message=lost[0][0].id,
-                reason=lost[0][1],
-                next="the queue may hand them out again; the journal's claim keeps that harmless",
-            )
-
-    async def _extend_batch(self, deliveries: Sequence[Delivery]) -> Sequence[tuple[Delivery, str]]:
-        """Extend up to ten; those that could not be, and why."""
-        left = deliveries
-        lost: list[tuple[Delivery, str]] = []
-
-        async def once() -> None:
-            nonlocal left
-            # Settled, or handed out anew, since it was listed: extending it now would undo that.
-            left = list(filter(self._has, left))
-            codes = await self._extended(left) if left else ()
-            lapsed = [delivery for delivery, code in zip(left, codes, strict=True) if code == NOT_OURS]
-            for delivery in filter(self._has, lapsed):
-                del self._in_hand[delivery.id]
-            lost.extend((delivery, NOT_OURS) for delivery in lapsed)
-            left = [d for d, code in zip(left, codes, strict=True) if code not in {None, NOT_OURS}]
-            for code in set(codes) - {None, NOT_OURS}:
-                raise Transient(str(code), "the batch's entry failed")
-
-        try:
-            await self._tried(once, anyio.current_time() + self._queue.visibility_seconds / 4)
-        except Transient as error:
-            lost += [(delivery, error.reason) for delivery in left]
-        return lost
-
-    def _has(self, delivery: Delivery) -> bool:
-        """Whether this very delivery, and so this handle, is the one in hand."""
-        return self._in_hand.get(delivery.id) is delivery
-
-    async def _extended(self, deliveries: Sequence[Delivery]) -> Sequence[str | None]:
-        answered = anyio.Event()
-        self._extending.update((delivery.id, answered) for delivery in deliveries)
-        try:
-            seconds = self._queue.visibility_seconds
-            return await self._change_batch([(str(delivery.handle), seconds) for delivery in deliveries])
-        finally:
-            for delivery in deliveries:
-                del self._extending[delivery.id]
-            answered.set()
