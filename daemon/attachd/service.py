@@ -10,6 +10,7 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from math import inf
 from typing import Any, Final
 
 import anyio
@@ -31,6 +32,7 @@ _NOT_POLLED: Final = "not polled yet"
 _PULL_BATCH: Final = 10
 _GIVEN_BACK_AT_ONCE: Final = 100
 _SETTLE_SECONDS: Final = 10.0
+_COMES_AGAIN_SECONDS: Final = 600.0
 _MAX_DOUBLINGS: Final = 5
 _CROWDED_SECONDS: Final = 1.0
 _PULL_BACKOFF: Final = Backoff(first=0.5, cap=20.0)
@@ -147,7 +149,7 @@ class Service:
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
         self._carried: set[_Carried] = set()
-        self._unsettled: dict[str, str] = {}
+        self._unsettled: dict[str, tuple[str, float]] = {}
         self._polled: dict[str, str | None] = {source.name: _NOT_POLLED for source in sources}
         for source in sources:
             metrics.source_up.labels(source.name).set_function(partial(self._up, source.name))
@@ -158,10 +160,16 @@ class Service:
         if self._stopping.is_set():
             return ["draining: no new chats are taken"]
         polls = [f"source {name}: {why}" for name, why in self._polled.items() if why is not None]
-        return polls + [f"source {name}: cannot settle: {why}" for name, why in self._unsettled.items()]
+        settles = {name: why for name in self._unsettled if (why := self._cannot_settle(name)) is not None}
+        return polls + [f"source {name}: cannot settle: {why}" for name, why in settles.items()]
 
     def _up(self, name: str) -> bool:
-        return self._polled[name] is None and name not in self._unsettled
+        return self._polled[name] is None and self._cannot_settle(name) is None
+
+    def _cannot_settle(self, name: str) -> str | None:
+        """Why the last delivery could not be; what has not come again since was settled after all, or is a dead letter."""
+        why, at = self._unsettled.get(name, ("", -inf))
+        return why if anyio.current_time() < at + _COMES_AGAIN_SECONDS else None
 
     @property
     def draining(self) -> bool:
@@ -302,7 +310,7 @@ class Service:
         self._unsettled.pop(source.name, None)
         if unsettled is not None:
             if not theirs:  # that another has it now is no trouble of ours
-                self._unsettled[source.name] = unsettled
+                self._unsettled[source.name] = unsettled, anyio.current_time()
             self._metrics.unsettled.labels(source.name).inc()
             log.warning(
                 "delivery.not_settled",

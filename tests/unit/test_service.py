@@ -413,6 +413,22 @@ async def test_a_source_that_cannot_be_settled_with_makes_the_service_unready(co
         ]
 
 
+async def test_a_delivery_that_could_not_be_settled_and_never_comes_again_is_no_trouble_for_ever(
+    contact_event: Build,
+) -> None:
+    """Its answer was lost, and not the delete; or it went to the dead letters."""
+    world = World()
+    source = UnsettlingSource()
+    source.error = Transient("timeout")
+    source.add(contact_event("c-1"))
+    world.service = world.rebuilt(source)
+    async with world.serving():
+        await anyio.sleep(60)
+        assert world.service.trouble == ["source memory: cannot settle: timeout"]
+        await anyio.sleep(600)
+        assert world.service.trouble == []
+
+
 async def test_a_delivery_that_is_anothers_by_now_is_counted_and_no_trouble_of_ours(
     contact_event: Build,
 ) -> None:
