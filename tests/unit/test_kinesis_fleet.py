@@ -230,6 +230,20 @@ async def test_a_worker_never_steals_from_itself() -> None:
         await fleet.close()
 
 
+async def test_what_was_taken_from_a_worker_it_does_not_take_back_before_it_has_let_go() -> None:
+    async with anyio.create_task_group() as tasks:
+        fleet = Fleet(tasks, 4)
+        (worker,) = fleet.grow()
+        await anyio.sleep(10.3)  # between two renewals
+        for shard, lease in fleet.leases.rows.items():
+            fleet.leases.rows[shard] = lease.taken("thief")
+        await anyio.sleep(30)  # by then the thief, who renews nothing, has died
+        assert len(worker.shards) == 4
+        assert worker.source.shards == 4
+        assert len(fleet.stream.reads) == 8  # each of them once before it was taken, and once after
+        await fleet.close()
+
+
 async def test_a_worker_that_cannot_write_lets_go_before_another_may_take() -> None:
     """Neither knows the other's clock; there is no moment at which both hand the shard's records out."""
     async with anyio.create_task_group() as tasks:

@@ -130,7 +130,7 @@ def choose(
     ]
     free_ids = {lease.shard for lease in free}
     unfree = [lease for lease in wanted if lease.shard not in free_ids]
-    counts = Counter(lease.owner for lease in unfree)
+    counts = Counter(lease.owner for lease in unfree if lease.owner is not None)
     counts[owner] += 0
     share = -(-len(wanted) // len(counts))
     need = share - counts[owner]
@@ -142,5 +142,6 @@ def choose(
     spare = most - share
     if spare <= 0:
         spare = 1 if spare == 0 and need > 1 else 0
-    theirs = [lease for lease in unfree if lease.owner == richest and richest != owner]
+    # Not what we still have in hand: it was taken from us, and until we have let go there would be two of us at it.
+    theirs = [lease for lease in unfree if lease.owner == richest != owner and lease.shard not in held]
     return dice.sample(theirs, min(need, spare, len(theirs)))
