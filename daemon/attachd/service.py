@@ -138,7 +138,15 @@ class Service:
         if self._stopping.is_set():
             return ["draining: no new chats are taken"]
         polls = [f"source {name}: {why}" for name, why in self._polled.items() if why is not None]
-        return polls + [f"source {name}: cannot settle: {why}" for name, why in self._unsettled.items()]
+        parts = [
+            f"source {source.name}: {why}"
+            for source in self._sources
+            if self._polled.get(source.name) is None
+            for why in source.trouble
+        ]
+        return [*polls, *parts] + [
+            f"source {name}: cannot settle: {why}" for name, why in self._unsettled.items()
+        ]
 
     def _up(self, name: str) -> bool:
         return self._polled[name] is None and name not in self._unsettled
@@ -154,6 +162,8 @@ class Service:
         self._work.deadline = anyio.current_time() + wait
         self._stopping.set()
         self._slots.close()
+        for source in self._sources:
+            source.drain()
 
     async def run(self) -> None:
         """Work until ``stop()``, then drain.

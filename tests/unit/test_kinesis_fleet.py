@@ -217,6 +217,36 @@ async def test_a_replica_that_stops_hands_its_shards_over_at_once() -> None:
         await fleet.close()
 
 
+async def test_a_replica_that_drains_hands_over_at_once_what_nobody_has_in_hand_and_the_rest_when_it_is_settled() -> (
+    None
+):
+    async with anyio.create_task_group() as tasks:
+        fleet = Fleet(tasks, 3)
+        fleet.stream.put(b"slow", FIRST)
+        leaver = Worker(fleet, "leaver")
+        async with leaver.source.open():
+            await anyio.sleep(2)
+            (slow,) = await leaver.source.receive(10)
+            async with anyio.create_task_group() as polls:
+                polls.start_soon(leaver.source.receive, 10)
+                await anyio.sleep(0.01)
+                began = anyio.current_time()
+                leaver.source.drain()
+            assert anyio.current_time() == began  # a poll that is under way does not hold the stop up
+            (stayer,) = fleet.grow()
+            await anyio.sleep(2)
+            assert leaver.shards == {FIRST}
+            fleet.stream.put(b"quick", "shardId-000000000002")
+            fleet.stream.put(b"next", FIRST)
+            await anyio.sleep(10)
+            assert stayer.shards == fleet.stream._logs.keys() - {FIRST}
+            assert fleet.handled == {b"quick"}
+            await leaver.source.settle(slow, Acknowledge())
+            await anyio.sleep(2)
+            assert fleet.handled == {b"quick", b"next"}  # and not the slow one again
+        await fleet.close()
+
+
 async def test_a_worker_never_steals_from_itself() -> None:
     async with anyio.create_task_group() as tasks:
         fleet = Fleet(tasks, 5)

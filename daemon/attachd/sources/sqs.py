@@ -77,6 +77,8 @@ class SqsSource:
         user_agent: sent with every call.
     """
 
+    trouble = ()
+
     def __init__(
         self,
         sessions: NewSession,
@@ -214,6 +216,9 @@ class SqsSource:
         ):
             disposition = Acknowledge()
         await self._tried(partial(self._settle_once, newest, disposition), until)
+
+    def drain(self) -> None:
+        """See ``ports.Source``. Whatever was received is in hand, or was released at once."""
 
     async def _tried(self, attempt: Callable[[], Awaitable[None]], until: float) -> None:
         """Try until then. No text of AWS's comes out: it quotes receipt handles."""

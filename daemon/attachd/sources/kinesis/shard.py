@@ -63,9 +63,8 @@ class Held:
         dice: jitter.
 
     Attributes:
-        ours: whether what is in hand may still be settled.
+        in_hand: how many of its records somebody has in hand.
         trouble: why the shard cannot be read, or its lease not be written, at present.
-        behind: seconds between what was read last and the shard's newest.
     """
 
     def __init__(
@@ -82,10 +81,12 @@ class Held:
     ) -> None:
         self.id = lease.shard
         self.lease = lease
-        self.ours = True
-        self.behind = 0.0
+        self.in_hand = 0
         self.trouble: dict[str, Transient] = {}
+        self._lost = False
         self._written_at = taken_at
+        self._behind = 0.0
+        self._read_at = taken_at
         self._stream = stream
         self._leases = leases
         self._hand = hand
@@ -97,7 +98,21 @@ class Held:
         self._waiting = 0
         self._children: frozenset[str] | None = None
         self._stopping = False
+        self._draining = False
         self._changed = anyio.Event()
+
+    @property
+    def ours(self) -> bool:
+        """Whether its records may still be handed out and settled.
+
+        By the clock, too: whoever was frozen for longer than the lease wakes up with everything as it was.
+        """
+        return not self._lost and anyio.current_time() < self._written_at + self._timing.trust
+
+    @property
+    def behind(self) -> float:
+        """Seconds between what was read last and the shard's newest, at most: it grows while nothing is read."""
+        return self._behind + anyio.current_time() - self._read_at
 
     async def run(self) -> None:
         """Work on the shard until it has ended, is another's, or ``stop`` is called."""
@@ -110,7 +125,7 @@ class Held:
                 await self._keep()
                 tasks.cancel_scope.cancel()
         finally:
-            self.ours = False
+            self._lost = True
             for task in ("read", "lease"):
                 self._progress.done(self._task(task))
 
@@ -119,9 +134,19 @@ class Held:
         self._stopping = True
         self._wake()
 
+    def drain(self) -> None:
+        """Likewise, once nobody has anything of it in hand."""
+        self._draining = True
+        self._wake()
+
     def handed_out(self) -> None:
         """One of the records waiting is in somebody's hand."""
         self._waiting -= 1
+        self._wake()
+
+    def taken_back(self) -> None:
+        """Somebody has it in hand no more."""
+        self.in_hand -= 1
         self._wake()
 
     def finish(self, position: Position) -> None:
@@ -136,7 +161,7 @@ class Held:
         report = self._progress.reporter(self._task("lease"), self._timing.stall)
         unanswered: Lease | None = None
         failures = 0
-        while self.ours:
+        while not self._lost:
             await self._wait_for_a_reason_to_write(failures)
             report()
             # A write whose answer was lost is repeated as it was: it may have happened.
@@ -152,7 +177,7 @@ class Held:
             failures = 0
             self.trouble.pop("lease", None)
             if not kept:
-                self.ours = False
+                self._lost = True
                 log.warning(
                     "kinesis.lease_lost",
                     stream=self._stream.name,
@@ -171,9 +196,13 @@ class Held:
             lease = lease.ended(self._children)
         elif prefix is not None and prefix != lease.position:
             lease = lease.finished_to(prefix)
-        elif not self._stopping:
+        elif not self._leaving:
             lease = lease.renewed()
-        return lease.released() if self._stopping or lease.finished else lease
+        return lease.released() if self._leaving or lease.finished else lease
+
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping or (self._draining and not self.in_hand)
 
     async def _put(self, lease: Lease) -> bool:
         """Write it while the old one can be trusted; after that it is lost, whatever the store would say."""
@@ -187,7 +216,7 @@ class Held:
             return
         while True:
             due = self._written_at + self._timing.renewal
-            if self._stopping or (self._children is not None and not self._window):
+            if self._leaving or (self._children is not None and not self._window):
                 return
             if self._window.prefix not in {None, self.lease.position}:
                 due = min(due, self._written_at + self._timing.checkpoint)
@@ -224,7 +253,7 @@ class Held:
         self._progress.done(self._task("read"))
 
     def _take(self, batch: Batch) -> None:
-        self.behind = batch.behind
+        self._behind, self._read_at = batch.behind, anyio.current_time()
         for record in batch.records:
             parts = bodies(record.data)
             for sub, body in enumerate(parts):
@@ -246,7 +275,24 @@ class Held:
         """Wait while enough is read. There is nothing to report then: what holds it up does."""
         while self._waiting >= _WAITING or len(self._window) >= _UNFINISHED:
             self._progress.done(self._task("read"))
+            if len(self._window) >= _UNFINISHED:
+                self._held_up()
             await self._changed.wait()
+        self.trouble.pop("room", None)
+
+    def _held_up(self) -> None:
+        if "room" in self.trouble or (first := self._window.first) is None:
+            return
+        where = f"{self.id}:{first.sequence}"
+        self.trouble["room"] = Transient("held_up", f"{len(self._window)} records are read past {where}")
+        log.error(
+            "kinesis.shard_held_up",
+            stream=self._stream.name,
+            shard=self.id,
+            first_unfinished=where,
+            records=len(self._window),
+            next="the shard is not read on before that record is finished: its deliveries say what it waits for",
+        )
 
     async def _trimmed(self) -> bool:
         """Whether the stream is there and the shard is not: older than the retention, and lost."""

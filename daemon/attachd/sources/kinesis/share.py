@@ -74,6 +74,21 @@ class Share:
         shards = (error for held in self.held.values() for error in held.trouble.values())
         return [*self._trouble.values(), *shards]
 
+    @property
+    def standstill(self) -> Transient | None:
+        """Why nothing at all can be handed out, if that is so."""
+        if not self.held:
+            return next(iter(self._trouble.values()), None)
+        reads = [held.trouble.get("read") for held in self.held.values()]
+        return None if None in reads else reads[0]
+
+    def drain(self) -> None:
+        """Take nothing more, and hand over what nobody has anything in hand of."""
+        self._closing = True
+        for held in self.held.values():
+            held.drain()
+        self._hurry()
+
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
         """Work on the shards until this is left; entered once the first share was tried for."""
