@@ -151,6 +151,19 @@ async def test_r4_an_iterator_that_expires_before_the_first_read_resumes_at_the_
     assert asked == [("AT_SEQUENCE_NUMBER", "4")] * 2
 
 
+async def test_a_stream_that_pads_its_sequence_numbers_gets_them_back_as_they_were(server: Scripted) -> None:
+    server.digits = 20  # some compare them as text
+    server.put(shard := server.grow(), b"0", b"1")
+    leases = MemoryLeases()
+    async with (source := consumer(stream(), leases)).open():
+        await received(source, 2)
+    assert leases.rows[FIRST].checkpoint == "2".zfill(20)
+    server.put(shard, b"2")
+    async with (source := consumer(stream(), leases)).open():
+        assert bodies(await received(source, 1)) == [b"2"]
+    assert server.of("GetShardIterator")[-1].body["StartingSequenceNumber"] == "2".zfill(20)
+
+
 async def test_r4_latest_that_expires_before_the_first_record_means_the_same_moment_again(
     server: Scripted,
 ) -> None:

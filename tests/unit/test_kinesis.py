@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from attachd.errors import Transient
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.progress import Progress
-from attachd.sources.kinesis import shard
+from attachd.sources.kinesis import shard as one_shard
 from attachd.sources.kinesis.shard import Held
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.timing import Timing
@@ -217,7 +217,7 @@ async def test_a_shard_falls_behind_by_the_second_while_it_is_not_read() -> None
 async def test_a_record_that_is_never_finished_stops_its_shard_in_the_end_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(shard, "_UNFINISHED", 50)
+    monkeypatch.setattr(one_shard, "_UNFINISHED", 50)
     stream, leases = MemoryStream(), MemoryLeases()
     numbered(stream, 1000)
     source = consumer(stream, leases)

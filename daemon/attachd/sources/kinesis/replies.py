@@ -40,7 +40,11 @@ def batch(answer: dict[str, Any], what: str, *, ended: bool) -> Batch:
     try:
         return Batch(
             tuple(
-                Record(int(record["SequenceNumber"]), bytes(record.get("Data") or b""))
+                Record(
+                    int(record["SequenceNumber"]),
+                    bytes(record.get("Data") or b""),
+                    str(record["SequenceNumber"]),
+                )
                 for record in answer.get("Records") or ()
             ),
             behind=(answer.get("MillisBehindLatest") or 0) / 1000,

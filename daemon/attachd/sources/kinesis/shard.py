@@ -46,7 +46,7 @@ class Entry:
     def id(self) -> str:
         """Says where it is, so that it can be found in the stream."""
         sub = f".{self.position.sub}" if self.position.sub else ""
-        return f"{self.shard.id}:{self.position.sequence}{sub}"
+        return f"{self.shard.id}:{self.position}{sub}"
 
 
 class Held:
@@ -257,16 +257,17 @@ class Held:
         for record in batch.records:
             parts = bodies(record.data)
             for sub, body in enumerate(parts):
-                position = Position(record.sequence, sub)
+                position = Position(record.sequence, sub, record.written)
                 if self._read_to is None or position > self._read_to:
                     self._window.add(position)
                     self._read_to = position
                     self._waiting += 1
                     self._hand(Entry(self, position, body))
-            if not parts and (self._read_to is None or Position(record.sequence) > self._read_to):
-                self._read_to = Position(record.sequence)
-                self._window.add(self._read_to)
-                self._window.finish(self._read_to)
+            whole = Position(record.sequence, 0, record.written)
+            if not parts and (self._read_to is None or whole > self._read_to):
+                self._read_to = whole
+                self._window.add(whole)
+                self._window.finish(whole)
         if batch.ended:
             self._children = batch.children
         self._wake()
@@ -283,7 +284,7 @@ class Held:
     def _held_up(self) -> None:
         if "room" in self.trouble or (first := self._window.first) is None:
             return
-        where = f"{self.id}:{first.sequence}"
+        where = f"{self.id}:{first}"
         self.trouble["room"] = Transient("held_up", f"{len(self._window)} records are read past {where}")
         log.error(
             "kinesis.shard_held_up",

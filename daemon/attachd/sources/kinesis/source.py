@@ -211,7 +211,7 @@ class KinesisSource:
                 "kinesis.quarantined",
                 stream=self.name,
                 shard=entry.shard.id,
-                sequence_number=str(entry.position.sequence),
+                sequence_number=str(entry.position),
                 reason=reason,
                 next="read on; for as long as the stream keeps it, it can be read at that sequence number",
             )

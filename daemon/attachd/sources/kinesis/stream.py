@@ -203,7 +203,7 @@ class KinesisStream:
             start = self._latest.get(shard_id, start)
         match start:
             case Position():  # at it and not after it: a part of it may be unfinished
-                return {kind: "AT_SEQUENCE_NUMBER", sequence: str(start.sequence)}
+                return {kind: "AT_SEQUENCE_NUMBER", sequence: str(start)}
             case Edge():
                 return {kind: start.value}
             case moment:
