@@ -274,7 +274,7 @@ class Stream(Protocol):
 
         Raises:
             Transient: the reading has broken off; read again from the last record. ``no_such_shard`` if the shard,
-                or the whole stream, is not there.
+                or the whole stream, is not there; ``no_such_position`` if it is, and the position is not one of its.
         """
         ...
 

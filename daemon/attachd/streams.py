@@ -170,6 +170,10 @@ class Lease:
             children=self.children | frozenset(children),
         )
 
+    def begun_anew(self) -> "Lease":
+        """Nobody's, and nothing of the shard finished: it is not the shard that this was the lease of."""
+        return replace(self.released(), checkpoint=Edge.TRIM_HORIZON, sub=0, switches=0, since=None)
+
     def released(self) -> "Lease":
         """Nobody's, for the next one to take at once."""
         return replace(self, owner=None, counter=self.counter + 1)

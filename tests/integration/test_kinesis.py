@@ -164,6 +164,20 @@ async def test_a_stream_that_pads_its_sequence_numbers_gets_them_back_as_they_we
     assert server.of("GetShardIterator")[-1].body["StartingSequenceNumber"] == "2".zfill(20)
 
 
+async def test_a_checkpoint_that_is_none_of_the_streams_is_given_up_for_its_oldest_record(
+    server: Scripted,
+) -> None:
+    server.put(server.grow(), b"0", b"1")
+    leases = MemoryLeases({FIRST: Lease(FIRST, "4711", counter=7)})
+    server.on("GetShardIterator", refusing("InvalidArgumentException"))
+    async with (source := consumer(stream(), leases)).open():
+        assert bodies(await received(source, 2)) == [b"0", b"1"]
+    assert [c.body["ShardIteratorType"] for c in server.of("GetShardIterator")] == [
+        "AT_SEQUENCE_NUMBER",
+        "TRIM_HORIZON",
+    ]
+
+
 async def test_r4_latest_that_expires_before_the_first_record_means_the_same_moment_again(
     server: Scripted,
 ) -> None:

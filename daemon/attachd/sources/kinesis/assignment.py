@@ -36,10 +36,11 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Leases to make, parents first, and those that nobody will ever need again."""
+    """Leases to make, parents first; those that nobody will ever need again; the finished ones of shards that are open."""
 
     make: tuple[Lease, ...]
     drop: tuple[Lease, ...]
+    reopened: tuple[Lease, ...]
 
 
 def plan(listing: Listing, leases: Collection[Lease], start: Edge | float) -> Plan:
@@ -79,7 +80,12 @@ def plan(listing: Listing, leases: Collection[Lease], start: Edge | float) -> Pl
         and not (start is Edge.LATEST and shard.closed and not follows(shard))
     )
     drop = tuple(lease for lease in leases if lease.finished and lease.shard not in listed) if listed else ()
-    return Plan(make, drop)
+    reopened = tuple(
+        lease
+        for lease in leases
+        if lease.finished and lease.shard in listed and not listed[lease.shard].closed
+    )
+    return Plan(make, drop, reopened)
 
 
 def _ancestors(shard_id: str, listed: Mapping[str, Shard]) -> Iterator[str]:

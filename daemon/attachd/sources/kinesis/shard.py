@@ -97,6 +97,7 @@ class Held:
         self._read_to = lease.position
         self._waiting = 0
         self._children: frozenset[str] | None = None
+        self._replaced = False
         self._stopping = False
         self._draining = False
         self._changed = anyio.Event()
@@ -191,6 +192,8 @@ class Held:
                 return
 
     def _next(self) -> Lease:
+        if self._replaced:
+            return self.lease.begun_anew()
         lease, prefix = self.lease, self._window.prefix
         if self._children is not None and not self._window:
             lease = lease.ended(self._children)
@@ -202,7 +205,7 @@ class Held:
 
     @property
     def _leaving(self) -> bool:
-        return self._stopping or (self._draining and not self.in_hand)
+        return self._stopping or self._replaced or (self._draining and not self.in_hand)
 
     async def _put(self, lease: Lease) -> bool:
         """Write it while the old one can be trusted; after that it is lost, whatever the store would say."""
@@ -229,7 +232,7 @@ class Held:
 
     async def _read(self) -> None:
         failures = 0
-        while self._children is None:
+        while self._children is None and not self._replaced:
             self._report_reading()
             try:
                 # Always from the last record, however the reading broke off: never from the configured start.
@@ -242,6 +245,9 @@ class Held:
                         self._report_reading()
             except Transient as error:
                 if error.reason == "no_such_shard" and await self._trimmed():
+                    continue
+                if error.reason == "no_such_position":
+                    self._begin_anew()
                     continue
                 failures += 1
                 self.trouble["read"] = error
@@ -313,6 +319,18 @@ class Held:
         self._children = frozenset()
         self._wake()
         return True
+
+    def _begin_anew(self) -> None:
+        log.error(
+            "kinesis.stream_replaced",
+            stream=self._stream.name,
+            shard=self.id,
+            checkpoint=self.lease.checkpoint,
+            next="the stream says that this is no place in it, as of one that was deleted and made again: "
+            "the shard begins with its oldest record",
+        )
+        self._replaced = True
+        self._wake()
 
     def _report_reading(self) -> None:
         self._progress.reporter(self._task("read"), self._timing.stall)

@@ -192,6 +192,9 @@ class KinesisStream:
                 **self._beginning(shard_id, start, "ShardIteratorType", "StartingSequenceNumber"),
             )
         except Transient as error:
+            # "… is invalid because it did not come from this stream": nothing else of the request can be wrong.
+            if error.reason == "InvalidArgumentException" and isinstance(start, Position):
+                raise Transient("no_such_position", error.detail) from None
             raise replies.no_shard(error) from None
         self._note_latest(shard_id, start, answer)
         if not (iterator := answer.get("ShardIterator")):
