@@ -274,6 +274,22 @@ async def test_a_reply_without_an_iterator_does_not_end_a_shard_that_is_listed_a
         assert leases.rows[FIRST].checkpoint != SHARD_END
 
 
+async def test_a_listing_without_shards_ends_none_either(server: Scripted) -> None:
+    shard = server.grow()
+    server.put(shard, b"0")
+    source = consumer(stream(), leases := MemoryLeases())
+    async with source.open():
+        await received(source, 1)
+        server.on("ListShards", saying(b"{}"), saying(b"{}"))
+        await anyio.sleep(1.0)  # it is asked every half second here
+        server.on("ListShards", saying(b"{}"), saying(b"{}"))
+        server.on("GetRecords", saying(b"{}"))
+        await anyio.sleep(1.0)
+        server.put(shard, b"1")
+        assert bodies(await received(source, 1)) == [b"1"]
+        assert not leases.rows[FIRST].finished
+
+
 async def test_a_closed_shard_ends_when_the_endpoint_says_so_and_its_child_begins(server: Scripted) -> None:
     shard = server.grow()
     server.put(shard, b"parent")

@@ -73,7 +73,7 @@ class KinesisStream:
         self._pushed: Any = None
         self._consumer = ""
         self._lists = True
-        self._open: set[str] = set()
+        self._closed: dict[str, bool] = {}  # as last listed
         self._latest: dict[str, float] = {}
 
     @asynccontextmanager
@@ -121,7 +121,8 @@ class KinesisStream:
         if not self._lists:
             answer = await self._described(found)
         shards = replies.shards(found)
-        self._open = {shard.id for shard in shards if not shard.closed}
+        if shards:  # a stream has a shard: without any, it is the reply that lacks something
+            self._closed = {shard.id: shard.closed for shard in shards}
         return Listing(shards, self._date(answer))
 
     async def _pages(self, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,7 +163,7 @@ class KinesisStream:
             batch = replies.batch(answer, f"GetRecords of {shard_id}", ended=not iterator)
             # AWS ends a closed shard by giving no further iterator. There are endpoints that give one for ever, and
             # even put records into shards that they list as closed: such a one has ended when nothing comes any more.
-            if shard_id in self._open or batch.records or batch.behind:
+            if self._closed.get(shard_id) is False or batch.records or batch.behind:
                 idle_since = None
             elif began - (idle_since := idle_since or began) >= self._idle_seconds:
                 batch = Batch(ended=True)
@@ -177,9 +178,9 @@ class KinesisStream:
 
     async def _has_ended(self, shard_id: str) -> bool:
         """A shard that has ended is never read again: a reply that lacks a field is not enough to say so."""
-        if shard_id in self._open:
+        if not self._closed.get(shard_id):
             await self.shards()
-        return shard_id not in self._open
+        return self._closed.get(shard_id, False)
 
     async def _iterator(self, shard_id: str, start: Start) -> str:
         what = f"GetShardIterator of {shard_id}"
@@ -284,4 +285,4 @@ class KinesisStream:
 
 
 def _not_ended(shard_id: str) -> Transient:
-    return Transient("malformed_reply", f"{shard_id} is said to have ended, and is listed as open")
+    return Transient("malformed_reply", f"{shard_id} is said to have ended, and is not listed as closed")
