@@ -290,6 +290,14 @@ async def test_a_listing_without_shards_ends_none_either(server: Scripted) -> No
         assert not leases.rows[FIRST].finished
 
 
+async def test_a_reply_that_says_nothing_does_not_end_a_closed_shard(server: Scripted) -> None:
+    server.put(shard := server.grow(), *(b"%d" % n for n in range(5)))
+    server.split(shard)
+    server.on("GetRecords", saying(b"{}"))
+    async with (source := consumer(stream(), MemoryLeases())).open():
+        assert bodies(await received(source, 5)) == [b"%d" % n for n in range(5)]
+
+
 async def test_a_closed_shard_ends_when_the_endpoint_says_so_and_its_child_begins(server: Scripted) -> None:
     shard = server.grow()
     server.put(shard, b"parent")
