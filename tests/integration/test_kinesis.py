@@ -324,6 +324,14 @@ async def test_a_shard_is_read_at_its_pace_and_no_faster_than_leaves_others_room
     assert 2 <= len(later) <= 2 + (later[-1] - later[0]) / 0.5  # 2 a second when there is not
 
 
+async def test_however_much_there_is_a_shard_is_not_read_faster_than_aws_allows(server: Scripted) -> None:
+    server.put(server.grow(), *(b"%d" % n for n in range(8000)))
+    async with (source := consumer(stream(pace=0.2), MemoryLeases())).open():
+        await received(source, 8000)
+    reads = [call.at for call in server.of("GetRecords")]
+    assert len(reads) <= 2 + (reads[-1] - reads[0]) / 0.2
+
+
 async def test_an_arn_is_sent_as_one_to_the_region_it_names(
     server: Scripted, monkeypatch: pytest.MonkeyPatch
 ) -> None:

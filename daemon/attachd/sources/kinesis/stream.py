@@ -22,6 +22,7 @@ from attachd.sources.kinesis import replies
 from attachd.streams import Batch, Edge, Listing, Position, Start
 
 _LIMIT: Final = 1000  # records a read
+_SHARE_SECONDS: Final = 0.2  # between two reads of a shard, of which AWS allows 5 a second
 _SUBSCRIBE_SECONDS: Final = 5.0  # a second subscription to a shard within these is refused
 _SILENCE_SECONDS: Final = 30.0  # a subscription brings an event every 5 s, if only an empty one
 _READ_SECONDS: Final = 10.0
@@ -41,7 +42,8 @@ class KinesisStream:
         stream: its name or ARN.
         name: what logs and metrics call it, instead of its own.
         fan_out: the name of the consumer to subscribe as, registered if it is not; polled without one.
-        pace_seconds: between two reads of a shard that has nothing more; half of it while it has.
+        pace_seconds: between two reads of a shard that has nothing more; half of it while it has, but no more than
+            AWS allows.
         now: the wall clock, for where replies carry no date.
         user_agent: sent with every call.
         idle_seconds: how long nothing must come of a closed shard whose end the endpoint does not tell.
@@ -66,6 +68,7 @@ class KinesisStream:
         self._sessions = sessions
         self._fan_out = fan_out
         self._pace_seconds = pace_seconds
+        self._hurry_seconds = max(pace_seconds / 2, min(pace_seconds, _SHARE_SECONDS))
         self._now = now
         self._user_agent = user_agent
         self._idle_seconds = idle_seconds
@@ -174,7 +177,7 @@ class KinesisStream:
             if batch.ended:
                 return
             more = batch.behind > 0 or len(batch.records) >= _LIMIT
-            await anyio.sleep_until(began + (self._pace_seconds / 2 if more else self._pace_seconds))
+            await anyio.sleep_until(began + (self._hurry_seconds if more else self._pace_seconds))
 
     async def _has_ended(self, shard_id: str) -> bool:
         """A shard that has ended is never read again: a reply that lacks a field is not enough to say so."""
