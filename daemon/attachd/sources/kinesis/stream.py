@@ -4,6 +4,7 @@ API reference: ListShards, GetShardIterator, GetRecords, SubscribeToShard. A sha
 readers together, so one is paced to leave the others room. What a reply may leave out, emulators leave out.
 """
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -75,6 +76,8 @@ class KinesisStream:
         self._client: Any = None
         self._pushed: Any = None
         self._consumer = ""
+        self._registering = anyio.Lock()
+        self._subscribed_at: dict[str, float] = {}
         self._lists = True
         self._closed: dict[str, bool] = {}  # as last listed
         self._latest: dict[str, float] = {}
@@ -226,9 +229,12 @@ class KinesisStream:
     async def _subscribe(self, shard_id: str, start: Start) -> AsyncGenerator[Batch, None]:
         """A subscription ends after 5 minutes; the next goes on where it left off."""
         what = f"SubscribeToShard of {shard_id}"
-        consumer = self._consumer or await self._register()
+        async with self._registering:  # once, and not by each shard for itself
+            consumer = self._consumer or await self._register()
         position = self._beginning(shard_id, start, "Type", "SequenceNumber")
         while True:
+            # However the last one ended.
+            await anyio.sleep_until(self._subscribed_at.get(shard_id, -math.inf) + _SUBSCRIBE_SECONDS)
             try:
                 answer = await call(
                     self._pushed.subscribe_to_shard,
@@ -238,9 +244,10 @@ class KinesisStream:
                     StartingPosition=position,
                 )
             except Transient as error:
-                self._consumer = ""  # it may be the consumer that is gone
+                if error.reason == NOT_FOUND:
+                    self._consumer = ""  # it may be the consumer that is gone
                 raise replies.no_shard(error) from None
-            began = anyio.current_time()
+            self._subscribed_at[shard_id] = anyio.current_time()
             self._note_latest(shard_id, start, answer)
             events = answer["EventStream"]
             try:
@@ -258,7 +265,6 @@ class KinesisStream:
                     }
             finally:
                 events.close()
-            await anyio.sleep_until(began + _SUBSCRIBE_SECONDS)
 
     async def _register(self) -> str:
         """The consumer's ARN. It is registered if it is not yet: that is what ``fan_out`` asks for."""
