@@ -7,8 +7,6 @@ import time
 import uuid
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Final
 
 from attachd import aws
 from attachd import settings as s
@@ -18,6 +16,7 @@ from attachd.metrics import Metrics
 from attachd.ports import Journal, Leases, Source
 from attachd.progress import Progress
 from attachd.sources.kinesis.dynamodb import DynamoLeases
+from attachd.sources.kinesis.memory import MemoryLeases
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.sqlite import SqliteLeases
 from attachd.sources.kinesis.stream import KinesisStream
@@ -28,8 +27,6 @@ from attachd.sources.sqs import Queue, SqsSource
 from attachd.sources.sweep import Pace, SweepSource
 from attachd.streams import Edge
 from attachd.wiring.parts import USER_AGENT
-
-_FORGOTTEN: Final = Path(":memory:")  # SQLite's name for a database that is kept nowhere
 
 
 @dataclass(frozen=True)
@@ -109,7 +106,7 @@ class Sources:
 
     def _leases(self, table: s.KinesisSource) -> Leases:
         if self.shadow:
-            return SqliteLeases(_FORGOTTEN)
+            return MemoryLeases()
         return (
             _lease_table(table, self.sessions) if table.leases == "dynamodb" else SqliteLeases(table.file())
         )
