@@ -50,7 +50,7 @@ class Metrics:
         )
         self.stream_behind = Gauge(
             "attachd_stream_behind_seconds",
-            "Between the newest record and the last one read, on the shard that is furthest behind",
+            "Between the newest record and the last one read, at most, on the shard that is furthest behind",
             ["source"],
             registry=r,
         )

@@ -34,10 +34,14 @@ class Source(Protocol):
     Attributes:
         name: what logs and metrics call it; no other source's.
         polls: how many ``receive`` may be under way at once.
+        trouble: what of it does not work at present, a sentence each, though the rest of it does.
     """
 
     name: str
     polls: int
+
+    @property
+    def trouble(self) -> Sequence[str]: ...  # noqa: D102 - see above
 
     def open(self) -> AbstractAsyncContextManager[None]:
         """Connect, check that the source is there, keep what is in hand until it is left.
@@ -63,6 +67,13 @@ class Source(Protocol):
 
         Raises:
             Transient: not confirmed. The source hands the delivery out again.
+        """
+        ...
+
+    def drain(self) -> None:
+        """No further ``receive`` will be called: let go at once of what nobody has in hand, for others to have.
+
+        May be called at any time, and twice. What is in hand stays ours, and is settled as ever.
         """
         ...
 
@@ -263,7 +274,7 @@ class Stream(Protocol):
 
         Raises:
             Transient: the reading has broken off; read again from the last record. ``no_such_shard`` if the shard,
-                or the whole stream, is not there.
+                or the whole stream, is not there; ``no_such_position`` if it is, and the position is not one of its.
         """
         ...
 

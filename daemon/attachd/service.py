@@ -10,7 +10,6 @@ from collections.abc import Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf
 from typing import Any, Final
 
 import anyio
@@ -26,13 +25,13 @@ from attachd.pipeline import Pipeline, Result
 from attachd.ports import Source
 from attachd.progress import Progress
 from attachd.retry import Backoff
+from attachd.slots import Slots
+from attachd.standing import Standing
 from attachd.traces import Trace
 
-_NOT_POLLED: Final = "not polled yet"
 _PULL_BATCH: Final = 10
 _GIVEN_BACK_AT_ONCE: Final = 100
 _SETTLE_SECONDS: Final = 10.0
-_COMES_AGAIN_SECONDS: Final = 600.0
 _MAX_DOUBLINGS: Final = 5
 _CROWDED_SECONDS: Final = 1.0
 _PULL_BACKOFF: Final = Backoff(first=0.5, cap=20.0)
@@ -57,38 +56,6 @@ class Limits:
     release_seconds: float = 5.0
     stall_seconds: float = 60.0
     crowded: Callable[[], bool] = lambda: False
-
-
-class _Slots:
-    """Places for deliveries in hand: taken before receiving, so that nothing is fetched that cannot be held."""
-
-    def __init__(self, count: int) -> None:
-        self._free = count
-        self._closed = False
-        self._changed = anyio.Event()
-
-    async def take(self, most: int) -> int:
-        """Wait for a place; as many as are free, up to ``most``. None at all once closed."""
-        await anyio.lowlevel.checkpoint()  # polls are shielded: this is where a cancelled pull ends
-        while self._free == 0 and not self._closed:
-            await self._changed.wait()
-        if self._closed:
-            return 0
-        taken = min(most, self._free)
-        self._free -= taken
-        return taken
-
-    def give(self, count: int) -> None:
-        self._free += count
-        self._wake()
-
-    def close(self) -> None:
-        self._closed = True
-        self._wake()
-
-    def _wake(self) -> None:
-        self._changed.set()
-        self._changed = anyio.Event()
 
 
 @dataclass(slots=True, eq=False)
@@ -144,13 +111,12 @@ class Service:
         self._limits = limits
         self._dice = dice
         self._trace = trace
-        self._slots = _Slots(limits.in_hand)
+        self._slots = Slots(limits.in_hand)
         self._work = anyio.CancelScope()
         self._stopping = anyio.Event()
         self.ready = anyio.Event()
         self._carried: set[_Carried] = set()
-        self._unsettled: dict[str, tuple[str, float]] = {}
-        self._polled: dict[str, str | None] = {source.name: _NOT_POLLED for source in sources}
+        self._standings = {each.name: Standing(each, counts=each not in own) for each in self._sources}
         for source in sources:
             metrics.source_up.labels(source.name).set_function(partial(self._up, source.name))
 
@@ -159,17 +125,11 @@ class Service:
         """Why the service is not ready, a sentence each; none when it is."""
         if self._stopping.is_set():
             return ["draining: no new chats are taken"]
-        polls = [f"source {name}: {why}" for name, why in self._polled.items() if why is not None]
-        settles = {name: why for name in self._unsettled if (why := self._cannot_settle(name)) is not None}
-        return polls + [f"source {name}: cannot settle: {why}" for name, why in settles.items()]
+        now = anyio.current_time()
+        return [sentence for standing in self._standings.values() for sentence in standing.trouble(now)]
 
     def _up(self, name: str) -> bool:
-        return self._polled[name] is None and self._cannot_settle(name) is None
-
-    def _cannot_settle(self, name: str) -> str | None:
-        """Why the last delivery could not be; what has not come again since was settled after all, or is a dead letter."""
-        why, at = self._unsettled.get(name, ("", -inf))
-        return why if anyio.current_time() < at + _COMES_AGAIN_SECONDS else None
+        return self._standings[name].up(anyio.current_time())
 
     @property
     def draining(self) -> bool:
@@ -182,6 +142,8 @@ class Service:
         self._work.deadline = anyio.current_time() + wait
         self._stopping.set()
         self._slots.close()
+        for source in self._sources:
+            source.drain()
 
     async def run(self) -> None:
         """Work until ``stop()``, then drain.
@@ -215,11 +177,8 @@ class Service:
             for delivery in deliveries:
                 work.start_soon(self._see_through, source, delivery)
             failures = failures + 1 if error else 0
-            if source.name in self._polled:
-                self._polled[source.name] = error
-            polled = self._polled.values()
-            if None in polled and _NOT_POLLED not in polled:
-                self.ready.set()  # a source that fails must not keep systemd from the others
+            self._standings[source.name].polled(error)
+            self._judge_readiness()
             if failures:
                 delay = _PULL_BACKOFF.delay(failures, None, self._dice)
                 log.warning(
@@ -232,6 +191,12 @@ class Service:
                 # it nearer to the queue's dead letters.
                 with anyio.move_on_after(_CROWDED_SECONDS):
                     await self._stopping.wait()
+
+    def _judge_readiness(self) -> None:
+        """A source that fails must not keep systemd from the others."""
+        counted = [standing for standing in self._standings.values() if standing.counts]
+        if any(standing.reached for standing in counted) and not any(each.awaited for each in counted):
+            self.ready.set()
 
     async def _receive(self, source: Source, slots: int) -> tuple[Sequence[Delivery], str | None]:
         """One poll, never cut off in mid hand-over: the drain lets it end by itself."""
@@ -307,10 +272,9 @@ class Service:
                 unsettled = None
             except Transient as error:
                 unsettled, theirs = str(error), error.reason == "not_ours"
-        self._unsettled.pop(source.name, None)
+        # That another has it now is no trouble of ours.
+        self._standings[source.name].settled(None if theirs else unsettled, anyio.current_time())
         if unsettled is not None:
-            if not theirs:  # that another has it now is no trouble of ours
-                self._unsettled[source.name] = unsettled, anyio.current_time()
             self._metrics.unsettled.labels(source.name).inc()
             log.warning(
                 "delivery.not_settled",

@@ -1,8 +1,9 @@
 """One SQLite file: ours for as long as it is open, on disk at every commit, its errors told as ours.
 
 WAL with ``synchronous = FULL``: what was committed is known after a power cut. One connection, in one worker thread at
-a time; what is asked for while it is busy is done together next, and committed at once: what takes time is the disk. Who serves from the file holds a lock on ``FILE.lock`` for as long as it is open; an operator's command reads and
-writes beside it (``beside``).
+a time; what is asked for while it is busy is done together next, and committed at once: what takes time is the disk.
+Who serves from the file holds a lock on ``FILE.lock`` for as long as it is open; an operator's command reads and writes
+beside it (``beside``).
 
 What is written through an open file that has been removed or replaced goes nowhere, and a second process could start
 on the new one: after each use it is looked whether the files are still those that were opened.
@@ -312,11 +313,11 @@ def transaction(db: sqlite3.Connection) -> Iterator[None]:
     db.execute("SAVEPOINT one" if nested else "BEGIN IMMEDIATE")
     try:
         yield
+        db.execute("RELEASE one" if nested else "COMMIT")
     except BaseException:
         if db.in_transaction:  # SQLite has rolled back by itself when the disk is full
             db.execute("ROLLBACK TO one" if nested else "ROLLBACK")
         raise
-    db.execute("RELEASE one" if nested else "COMMIT")
 
 
 def _do_one(asked: _Asked[Any], db: sqlite3.Connection) -> None:

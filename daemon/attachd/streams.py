@@ -28,10 +28,15 @@ class Position:
     Attributes:
         sequence: the Kinesis record's sequence number.
         sub: which of an aggregated record's, from 0; a plain record's is 0.
+        written: the sequence number as the stream wrote it, if otherwise than we would: it wants it back like that.
     """
 
     sequence: int
     sub: int = 0
+    written: str = field(default="", compare=False, repr=False)
+
+    def __str__(self) -> str:
+        return self.written or str(self.sequence)
 
 
 Start = Position | float | Edge
@@ -58,10 +63,11 @@ class Listing:
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """A Kinesis record, as it was put."""
+    """A Kinesis record, as it was put. ``written``: its sequence number, as in ``Position``."""
 
     sequence: int
     data: bytes = field(repr=False)
+    written: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +119,9 @@ class Lease:
     @property
     def position(self) -> Position | None:
         """The last finished record, if there is one."""
-        return Position(int(self.checkpoint), self.sub) if self.checkpoint.isdecimal() else None
+        return (
+            Position(int(self.checkpoint), self.sub, self.checkpoint) if self.checkpoint.isdecimal() else None
+        )
 
     @property
     def finished(self) -> bool:
@@ -149,9 +157,7 @@ class Lease:
         """
         if self.finished or (self.position is not None and position < self.position):
             raise ValueError(f"checkpoint {self.checkpoint} cannot go back to {position}")
-        return replace(
-            self, checkpoint=str(position.sequence), sub=position.sub, counter=self.counter + 1, switches=0
-        )
+        return replace(self, checkpoint=str(position), sub=position.sub, counter=self.counter + 1, switches=0)
 
     def ended(self, children: Iterable[str]) -> "Lease":
         """The shard has ended, and all of it is finished."""
@@ -163,6 +169,10 @@ class Lease:
             switches=0,
             children=self.children | frozenset(children),
         )
+
+    def begun_anew(self) -> "Lease":
+        """Nobody's, and nothing of the shard finished: it is not the shard that this was the lease of."""
+        return replace(self.released(), checkpoint=Edge.TRIM_HORIZON, sub=0, switches=0, since=None)
 
     def released(self) -> "Lease":
         """Nobody's, for the next one to take at once."""

@@ -156,6 +156,24 @@ async def test_two_replicas_share_the_shards_and_what_one_was_killed_over_the_ot
             assert (bots["existed"], bots["spoke"]) == (1, 1)
 
 
+async def test_a_rehearsal_reads_the_stream_beside_a_live_process_and_takes_nothing_from_it(
+    tmp_path: Path,
+) -> None:
+    async with town(tmp_path, Robot()) as place, streaming(place, "dynamodb"):
+        async with place.attachd("live"):
+            await place.spoke(await place.start_chat())
+            command = processes.attachd("run", "--shadow", "--config", str(place.config))
+            async with processes.running(
+                "shadow", command, place.environment, place.folder, says="attachd.starting"
+            ) as shadow:
+                await place.spoke(await place.start_chat())
+                with anyio.fail_after(60):
+                    while shadow.log.read_text().count('"outcome": "attached"') < 2:
+                        await anyio.sleep(0.1)
+                assert len(owners(place)) == 1
+        assert "lease_lost" not in (place.folder / "live.log").read_text()
+
+
 def outcomes(place: Town) -> set[str]:
     return {line["outcome"] for line in place.deliveries()}
 

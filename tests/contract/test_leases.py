@@ -296,15 +296,21 @@ async def test_items_that_are_no_leases_of_one_stream_are_left_alone() -> None:
     leases = await made(name)
     strange: list[dict[str, Any]] = [
         {"leaseKey": {"S": "111122223333:other:1:shardId-000000000000"}, "checkpoint": {"S": "LATEST"}},
-        {"leaseKey": {"S": "leader"}, "entityType": {"S": "LOCK"}},
+        {"leaseKey": {"S": "leader"}, "entityType": {"S": "LEADER"}},
+        {
+            "leaseKey": {"S": "worker"},
+            "entityType": {"S": "WORKER_METRIC_STATS"},
+            "checkpoint": {"S": "LATEST"},
+        },
     ]
     async with SESSION.create_client("dynamodb") as client, leases.open():
         for stranger in strange:
             await client.put_item(TableName=name, Item=stranger)
         assert list(await leases.all()) == []
         bare = {"leaseKey": {"S": SHARD}, "checkpoint": {"S": "TRIM_HORIZON"}}
-        await client.put_item(TableName=name, Item=bare)
-        assert list(await leases.all()) == [FRESH]
+        for item in (bare, bare | {"entityType": {"S": "LEASE"}}):
+            await client.put_item(TableName=name, Item=item)
+            assert list(await leases.all()) == [FRESH]
 
 
 @pytest.mark.real_time

@@ -581,6 +581,16 @@ async def test_a_limit_beyond_what_one_call_can_bring_is_no_error(queue: Feed) -
         await settle_all(source, received, Acknowledge())
 
 
+async def test_what_is_in_hand_when_the_drain_begins_is_settled_as_ever(queue: Feed) -> None:
+    await queue.add(b"0", b"1")
+    async with consuming(queue) as (source,):
+        received = await receive_all(source, 2)
+        source.drain()
+        source.drain()
+        await settle_all(source, received, Acknowledge())
+        assert list(await source.receive(10)) == []
+
+
 async def test_an_empty_queue_is_told_after_the_poll(queue: Feed) -> None:
     async with consuming(queue) as (source,):
         started = anyio.current_time()

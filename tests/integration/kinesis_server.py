@@ -49,6 +49,7 @@ class Scripted:
         self.replies: dict[str, deque[Reply]] = {}
         self.calls: list[Call] = []
         self.events: deque[list[Document]] = deque()  # what each subscription brings before it ends
+        self.digits = 0  # a sequence number has so many at least
         self._next = 0
 
     def grow(self, *parents: str) -> Shard:
@@ -124,7 +125,9 @@ class Scripted:
         shard = self.shards[shard_id]
         end = min(int(at) + body["Limit"], len(shard.records))
         # Nothing that may be left out is there: no MillisBehindLatest, no ChildShards, no time of arrival.
-        answer: Document = {"Records": [record(n, data) for n, data in shard.records[int(at) : end]]}
+        answer: Document = {
+            "Records": [record(n, data, self.digits) for n, data in shard.records[int(at) : end]]
+        }
         if not (shard.closed and end == len(shard.records)):
             answer["NextShardIterator"] = f"{shard_id}/{end}"
         return answer
@@ -148,8 +151,9 @@ class Scripted:
         return response
 
 
-def record(sequence: int, data: bytes) -> Document:
-    return {"SequenceNumber": str(sequence), "Data": base64.b64encode(data).decode(), "PartitionKey": "key"}
+def record(sequence: int, data: bytes, digits: int = 0) -> Document:
+    number = str(sequence).zfill(digits)
+    return {"SequenceNumber": number, "Data": base64.b64encode(data).decode(), "PartitionKey": "key"}
 
 
 def event(kind: str, payload: Document, *, exception: bool = False) -> bytes:

@@ -151,6 +151,33 @@ async def test_r4_an_iterator_that_expires_before_the_first_read_resumes_at_the_
     assert asked == [("AT_SEQUENCE_NUMBER", "4")] * 2
 
 
+async def test_a_stream_that_pads_its_sequence_numbers_gets_them_back_as_they_were(server: Scripted) -> None:
+    server.digits = 20  # some compare them as text
+    server.put(shard := server.grow(), b"0", b"1")
+    leases = MemoryLeases()
+    async with (source := consumer(stream(), leases)).open():
+        await received(source, 2)
+    assert leases.rows[FIRST].checkpoint == "2".zfill(20)
+    server.put(shard, b"2")
+    async with (source := consumer(stream(), leases)).open():
+        assert bodies(await received(source, 1)) == [b"2"]
+    assert server.of("GetShardIterator")[-1].body["StartingSequenceNumber"] == "2".zfill(20)
+
+
+async def test_a_checkpoint_that_is_none_of_the_streams_is_given_up_for_its_oldest_record(
+    server: Scripted,
+) -> None:
+    server.put(server.grow(), b"0", b"1")
+    leases = MemoryLeases({FIRST: Lease(FIRST, "4711", counter=7)})
+    server.on("GetShardIterator", refusing("InvalidArgumentException"))
+    async with (source := consumer(stream(), leases)).open():
+        assert bodies(await received(source, 2)) == [b"0", b"1"]
+    assert [c.body["ShardIteratorType"] for c in server.of("GetShardIterator")] == [
+        "AT_SEQUENCE_NUMBER",
+        "TRIM_HORIZON",
+    ]
+
+
 async def test_r4_latest_that_expires_before_the_first_record_means_the_same_moment_again(
     server: Scripted,
 ) -> None:
@@ -247,6 +274,30 @@ async def test_a_reply_without_an_iterator_does_not_end_a_shard_that_is_listed_a
         assert leases.rows[FIRST].checkpoint != SHARD_END
 
 
+async def test_a_listing_without_shards_ends_none_either(server: Scripted) -> None:
+    shard = server.grow()
+    server.put(shard, b"0")
+    source = consumer(stream(), leases := MemoryLeases())
+    async with source.open():
+        await received(source, 1)
+        server.on("ListShards", saying(b"{}"), saying(b"{}"))
+        await anyio.sleep(1.0)  # it is asked every half second here
+        server.on("ListShards", saying(b"{}"), saying(b"{}"))
+        server.on("GetRecords", saying(b"{}"))
+        await anyio.sleep(1.0)
+        server.put(shard, b"1")
+        assert bodies(await received(source, 1)) == [b"1"]
+        assert not leases.rows[FIRST].finished
+
+
+async def test_a_reply_that_says_nothing_does_not_end_a_closed_shard(server: Scripted) -> None:
+    server.put(shard := server.grow(), *(b"%d" % n for n in range(5)))
+    server.split(shard)
+    server.on("GetRecords", saying(b"{}"))
+    async with (source := consumer(stream(), MemoryLeases())).open():
+        assert bodies(await received(source, 5)) == [b"%d" % n for n in range(5)]
+
+
 async def test_a_closed_shard_ends_when_the_endpoint_says_so_and_its_child_begins(server: Scripted) -> None:
     shard = server.grow()
     server.put(shard, b"parent")
@@ -271,6 +322,14 @@ async def test_a_shard_is_read_at_its_pace_and_no_faster_than_leaves_others_room
         await anyio.sleep(3)
     later = [call.at for call in server.of("GetRecords") if call.at > idle]
     assert 2 <= len(later) <= 2 + (later[-1] - later[0]) / 0.5  # 2 a second when there is not
+
+
+async def test_however_much_there_is_a_shard_is_not_read_faster_than_aws_allows(server: Scripted) -> None:
+    server.put(server.grow(), *(b"%d" % n for n in range(8000)))
+    async with (source := consumer(stream(pace=0.2), MemoryLeases())).open():
+        await received(source, 8000)
+    reads = [call.at for call in server.of("GetRecords")]
+    assert len(reads) <= 2 + (reads[-1] - reads[0]) / 0.2
 
 
 async def test_an_arn_is_sent_as_one_to_the_region_it_names(
@@ -326,18 +385,21 @@ async def test_a_subscription_that_breaks_off_is_made_again_at_the_last_record(s
     source = consumer(stream(fan_out="attachd"), MemoryLeases())
     async with source.open():
         assert bodies(await received(source, 2, within=30)) == [b"one", b"two"]
-    last = server.of("SubscribeToShard")[-1]
+    _refused, first, last = server.of("SubscribeToShard")
+    assert last.at - first.at >= 5  # sooner it would be refused, however the first one ended
     assert last.body["StartingPosition"] == {"Type": "AT_SEQUENCE_NUMBER", "SequenceNumber": "1"}
+    assert len(server.of("DescribeStreamConsumer")) == 1
 
 
 async def test_a_consumer_that_is_not_registered_is_and_once(server: Scripted) -> None:
-    server.grow()
-    server.grow()
+    for n in range(12):
+        server.grow()
+        server.events.append([pushed((n, b"%d" % n))])
     server.on("DescribeStreamConsumer", refusing("ResourceNotFoundException"))
-    server.events.extend([[pushed((1, b"one"))], [pushed((2, b"two"))]])
     source = consumer(stream(fan_out="attachd"), MemoryLeases())
     async with source.open():
-        await received(source, 2)
+        await received(source, 12)
+    assert len(server.of("DescribeStreamConsumer")) == 1  # of which AWS allows 20 a second
     assert [call.body for call in server.of("RegisterStreamConsumer")] == [
         {"StreamARN": ARN, "ConsumerName": "attachd"}
     ]

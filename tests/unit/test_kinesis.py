@@ -14,13 +14,16 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from attachd.errors import Transient
 from attachd.model import Acknowledge, Delivery, Disposition, Quarantine, Release
 from attachd.progress import Progress
+from attachd.sources.kinesis import shard as one_shard
+from attachd.sources.kinesis.shard import Held
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.timing import Timing
-from attachd.streams import SHARD_END, Edge, Listing, Position
+from attachd.streams import SHARD_END, Edge, Lease, Listing, Position
 from attachd.testing import MemoryLeases, MemoryStream
 from unit.kpl import aggregated
 
@@ -182,6 +185,78 @@ async def test_r5_a_shard_whose_reading_fails_over_and_over_is_read_again_and_sa
                     continue
         assert bodies(received) == [b"{}"]
         assert source._share.trouble == []
+
+
+async def test_a_shard_that_fails_is_told_and_makes_no_other_wait() -> None:
+    stream, leases = MemoryStream(shards=2), MemoryLeases()
+    stream.faults[FIRST].extend(Transient("InvalidArgumentException") for _ in range(100))
+    source = consumer(stream, leases)
+    async with source.open():
+        assert await source.receive(10) == []  # and raises nothing, after which the line would back off
+        assert source.trouble == ["InvalidArgumentException"]
+        stream.faults[SECOND].extend(Transient("throttled") for _ in range(100))
+        await anyio.sleep(1.5)
+        with pytest.raises(Transient):  # nothing works now
+            await source.receive(10)
+        stream.faults.clear()
+        await anyio.sleep(30)
+        assert source.trouble == []
+
+
+async def test_a_shard_falls_behind_by_the_second_while_it_is_not_read() -> None:
+    stream, leases = MemoryStream(shards=2), MemoryLeases()
+    source = consumer(stream, leases)
+    async with source.open():
+        await anyio.sleep(60)
+        assert source.behind <= stream.pace_seconds
+        stream.faults[FIRST].extend(Transient("access_denied") for _ in range(1000))
+        await anyio.sleep(60)
+        assert source.behind == pytest.approx(60, abs=1.5)
+
+
+async def test_a_record_that_is_never_finished_stops_its_shard_in_the_end_and_that_is_said(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(one_shard, "_UNFINISHED", 50)
+    stream, leases = MemoryStream(), MemoryLeases()
+    numbered(stream, 1000)
+    source = consumer(stream, leases)
+    with capture_logs() as said:
+        async with source.open():
+            (first,) = await source.receive(1)
+            await source.settle(first, Release(3600.0))
+            rest = await everything(source)
+            await settle(source, rest)
+            assert 50 <= len(rest) < 1000 + 50
+            stream.put(b"more")
+            assert await source.receive(10) == []
+            assert source.trouble == [f"held_up: {len(rest) + 1} records are read past {FIRST}:1"]
+            assert [
+                line["first_unfinished"] for line in said if line["event"] == "kinesis.shard_held_up"
+            ] == [f"{FIRST}:1"]
+            await anyio.sleep(3600)
+            (again,) = await source.receive(1)
+            await source.settle(again, Acknowledge())
+            assert bodies(await everything(source)) == [b"more"]
+            assert source.trouble == []
+
+
+async def test_whoever_was_frozen_for_longer_than_its_lease_hands_nothing_out_when_it_wakes_up() -> None:
+    stream, leases = MemoryStream(), MemoryLeases()
+    held = Held(
+        Lease(FIRST, "TRIM_HORIZON", owner="us"),
+        anyio.current_time(),
+        stream=stream,
+        leases=leases,
+        hand=lambda _: None,
+        timing=Timing(lease=LEASE_SECONDS),
+        progress=Progress(anyio.current_time),
+        dice=random.Random(1),
+    )
+    await anyio.sleep(6.9)
+    assert held.ours
+    await anyio.sleep(0.2)  # none of its tasks has run meanwhile
+    assert not held.ours
 
 
 async def test_r6_a_child_waits_for_both_its_parents() -> None:
@@ -397,6 +472,32 @@ async def test_a_shard_that_was_trimmed_while_nobody_read_it_holds_up_no_child()
 
 
 # ── resharding ─────────────────────────────────────────────────────────────────────────────────
+
+
+async def test_the_shards_of_a_stream_that_was_made_again_under_its_name_begin_at_their_beginning() -> None:
+    stream = MemoryStream(shards=3)
+    leases = MemoryLeases(
+        {
+            FIRST: Lease(FIRST, SHARD_END, counter=5),  # it was split, in that other life
+            SECOND: Lease(SECOND, "4711", counter=5),
+            THIRD: Lease(THIRD, "3", counter=5),
+        }
+    )
+    expected = {*numbered(stream, 5), *numbered(stream, 5, SECOND, of=5), *numbered(stream, 5, THIRD, of=10)}
+    stream.faults[SECOND].append(Transient("no_such_position"))
+    source = consumer(stream, leases)
+    async with source.open():
+        await anyio.sleep(30)  # a listing may be late: what has ended is not begun again because of one
+        assert leases.rows[FIRST].finished
+        await anyio.sleep(60)
+        received = await everything(source)
+        await settle(source, received)
+        assert set(bodies(received)) == expected
+    assert [lease.position for _, lease in sorted(leases.rows.items())] == [
+        Position(5),
+        Position(10),
+        Position(15),
+    ]
 
 
 async def test_a_record_of_a_child_never_comes_before_its_parents_are_finished() -> None:

@@ -51,6 +51,14 @@ def test_sequence_numbers_are_compared_as_the_integers_they_are() -> None:
     assert Position(10, 1) < Position(10, 2) < Position(11)
 
 
+def test_a_sequence_number_is_given_back_as_the_stream_wrote_it() -> None:
+    padded = "0000000179529294443500000000942"
+    lease = Lease(FIRST, "TRIM_HORIZON").finished_to(Position(int(padded), 1, padded))
+    assert (lease.checkpoint, str(lease.start)) == (padded, padded)
+    assert lease.position == Position(int(padded), 1)
+    assert str(Position(7)) == "7"
+
+
 def test_a_record_that_does_not_come_after_the_last_is_refused() -> None:
     window = Window()
     window.add(Position(10, 1))

@@ -294,6 +294,39 @@ async def test_of_several_sources_one_that_fails_is_named_and_the_others_are_ser
         assert (world.service.trouble, up("bad")) == ([], 1)
 
 
+class Sharded(MemorySource):
+    """A part of it may fail, and it is told when the drain begins."""
+
+    trouble: Sequence[str] = ("access_denied: GetRecords of shard 3",)  # type: ignore[assignment]
+    drained_at: float | None = None
+
+    def drain(self) -> None:
+        self.drained_at = anyio.current_time()
+
+
+async def test_a_source_of_which_a_part_fails_is_polled_as_ever_and_the_service_says_so() -> None:
+    world = World()
+    source = Sharded("stream")
+    world.service = world.rebuilt(source)
+    async with world.serving():
+        with anyio.fail_after(6):
+            await world.service.ready.wait()
+        assert world.service.trouble == ["source stream: access_denied: GetRecords of shard 3"]
+        source.trouble = ()
+        assert world.service.trouble == []
+
+
+async def test_a_drain_is_told_to_the_sources_when_it_begins() -> None:
+    world = World()
+    source = Sharded("stream")
+    world.service = world.rebuilt(source)
+    async with world.serving():
+        await anyio.sleep(1)
+        assert source.drained_at is None
+        world.service.stop()
+        assert source.drained_at == anyio.current_time()
+
+
 async def test_a_source_is_polled_by_as_many_as_it_says(contact_event: Build) -> None:
     class Counting(MemorySource):
         polls = 3

@@ -34,6 +34,7 @@ class FileSource:
     """
 
     polls = 1
+    trouble = ()
 
     def __init__(self, name: str, opening: Callable[[], BinaryIO], *, poll_seconds: float = 1.0) -> None:
         self.name = name
@@ -87,6 +88,9 @@ class FileSource:
             case Acknowledge():
                 pass
         self._stir()
+
+    def drain(self) -> None:
+        """See ``ports.Source``. Nobody else waits for the lines."""
 
     def _due(self, limit: int) -> list[Delivery]:
         now = anyio.current_time()

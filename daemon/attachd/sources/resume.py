@@ -68,6 +68,7 @@ class ResumeSource:
 
     name = "resume"
     polls = 1
+    trouble = ()
 
     def __init__(
         self,
@@ -107,6 +108,9 @@ class ResumeSource:
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``."""
         self._found.settle(delivery, disposition)
+
+    def drain(self) -> None:
+        """See ``ports.Source``. Nobody else waits for what was found."""
 
     async def _work(self) -> None:
         report = self._progress.reporter(self.name, self._times.persist + self._times.stall)

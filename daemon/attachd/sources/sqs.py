@@ -81,6 +81,8 @@ class SqsSource:
         user_agent: sent with every call.
     """
 
+    trouble = ()
+
     def __init__(
         self,
         sessions: NewSession,
@@ -227,6 +229,9 @@ class SqsSource:
             await self._tried(partial(self._settle_once, newest, disposition), until)
         finally:
             self._keeper.forget(delivery)
+
+    def drain(self) -> None:
+        """See ``ports.Source``. Whatever was received is in hand, or was released at once."""
 
     async def _tried(self, attempt: Callable[[], Awaitable[None]], until: float) -> None:
         """Try until then, or until somebody else has it. No text of AWS's comes out: it quotes receipt handles."""

@@ -87,6 +87,7 @@ class SweepSource:
     """
 
     polls = 1
+    trouble = ()
 
     def __init__(
         self,
@@ -134,6 +135,9 @@ class SweepSource:
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``. Acknowledged, a chat is not told of again."""
         self._found.settle(delivery, disposition)
+
+    def drain(self) -> None:
+        """See ``ports.Source``. Nobody else waits for what was found."""
 
     # ── the sweep ──────────────────────────────────────────────────────────────────────────────
 

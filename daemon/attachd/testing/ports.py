@@ -49,6 +49,7 @@ class MemorySource:
     """
 
     polls = 1
+    trouble = ()
 
     def __init__(self, name: str = "memory", *, poll_seconds: float = 5.0) -> None:
         self.name = name
@@ -109,6 +110,9 @@ class MemorySource:
             case Quarantine(reason=reason):
                 self._messages.pop(delivery.id, None)
                 self.quarantine.append((delivery.body, reason))
+
+    def drain(self) -> None:
+        """See ``ports.Source``. Whatever is not in hand is visible."""
 
     def _ready(self) -> list[_Message]:
         now = anyio.current_time()

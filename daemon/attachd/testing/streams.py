@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 
 from attachd.errors import Transient
+from attachd.sources.kinesis import memory
 from attachd.streams import Batch, Edge, Lease, Listing, Position, Record, Shard, Start
 
 
@@ -146,6 +147,9 @@ class MemoryLeases:
     faults: deque[Exception] = field(default_factory=deque)
     down: bool = False
 
+    def __post_init__(self) -> None:
+        self._kept = memory.MemoryLeases(self.rows)
+
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """See ``ports.Leases``."""
@@ -154,23 +158,21 @@ class MemoryLeases:
     async def all(self) -> Sequence[Lease]:
         """See ``ports.Leases``."""
         await self._reach()
-        return list(self.rows.values())
+        return await self._kept.all()
 
     async def put(self, lease: Lease, was: Lease | None) -> bool:
         """See ``ports.Leases``."""
         await self._reach()
-        stored = self.rows.get(lease.shard)
-        if _version(stored) == _version(was):
-            self.rows[lease.shard] = lease
+        before = self.rows.get(lease.shard)
+        kept = await self._kept.put(lease, was)
+        if self.rows.get(lease.shard) is not before:
             self.writes.append(lease)
-            return True
-        return _version(stored) == _version(lease)
+        return kept
 
     async def drop(self, lease: Lease) -> None:
         """See ``ports.Leases``."""
         await self._reach()
-        if _version(self.rows.get(lease.shard)) == _version(lease):
-            del self.rows[lease.shard]
+        await self._kept.drop(lease)
 
     async def _reach(self) -> None:
         await anyio.lowlevel.checkpoint()
@@ -179,7 +181,3 @@ class MemoryLeases:
             raise Transient("timeout", "the lease table does not answer")
         if self.faults:
             raise self.faults.popleft()
-
-
-def _version(lease: Lease | None) -> tuple[str | None, int] | None:
-    return None if lease is None else (lease.owner, lease.counter)

@@ -13,9 +13,10 @@ from attachd import settings as s
 from attachd.aws import NewSession
 from attachd.instances import place
 from attachd.metrics import Metrics
-from attachd.ports import Journal, Source
+from attachd.ports import Journal, Leases, Source
 from attachd.progress import Progress
 from attachd.sources.kinesis.dynamodb import DynamoLeases
+from attachd.sources.kinesis.memory import MemoryLeases
 from attachd.sources.kinesis.source import KinesisSource
 from attachd.sources.kinesis.sqlite import SqliteLeases
 from attachd.sources.kinesis.stream import KinesisStream
@@ -39,7 +40,8 @@ class Sources:
         progress: where their tasks report.
         metrics: where streams show how they do.
         stall_seconds: how long one may be silent.
-        shadow: none that calls Connect, and nothing is quarantined: a rehearsal's queue is its own, to throw away.
+        shadow: none that calls Connect, and nothing is quarantined: a rehearsal's queue is its own, to throw away. Of a
+            stream it takes nothing from anybody: its leases are its own and forgotten, and it polls.
     """
 
     sessions: NewSession
@@ -84,12 +86,12 @@ class Sources:
                 self.sessions,
                 table.stream,
                 name=table.label,
-                fan_out=table.application if table.fan_out else None,
+                fan_out=table.application if table.fan_out and not self.shadow else None,
                 pace_seconds=table.pace,
                 now=time.time,
                 user_agent=USER_AGENT,
             ),
-            _leases(table, self.sessions) if table.leases == "dynamodb" else SqliteLeases(table.file()),
+            self._leases(table),
             aside=self._aside(table.quarantine_url),
             owner=f"{socket.gethostname()}:{uuid.uuid4()}",
             start=table.start if isinstance(table.start, float) else Edge(table.start),
@@ -101,6 +103,13 @@ class Sources:
         self.metrics.stream_behind.labels(made.name).set_function(lambda: made.behind)
         self.metrics.stream_shards.labels(made.name).set_function(lambda: made.shards)
         return made
+
+    def _leases(self, table: s.KinesisSource) -> Leases:
+        if self.shadow:
+            return MemoryLeases()
+        return (
+            _lease_table(table, self.sessions) if table.leases == "dynamodb" else SqliteLeases(table.file())
+        )
 
     def _sweep(self, table: s.SweepSource, listed: s.Instance | None) -> SweepSource:
         _, region = place(table.instance)
@@ -140,9 +149,9 @@ async def create_leases(config: s.Settings) -> list[str]:
     said: list[str] = []
     for table in config.origins:
         if isinstance(table, s.KinesisSource) and table.leases == "dynamodb":
-            said += await _leases(table, partial(aws.session, os.environ)).create()
+            said += await _lease_table(table, partial(aws.session, os.environ)).create()
     return said or ["no source keeps its leases in a table: nothing needs to be made"]
 
 
-def _leases(table: s.KinesisSource, sessions: NewSession) -> DynamoLeases:
+def _lease_table(table: s.KinesisSource, sessions: NewSession) -> DynamoLeases:
     return DynamoLeases(sessions, table.application, user_agent=USER_AGENT)

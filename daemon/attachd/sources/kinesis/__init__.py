@@ -4,7 +4,7 @@
     share       our share of its shards: takes leases, hands them over
     shard       one shard: reads it, keeps its lease, writes its checkpoint
     stream      the Kinesis API: shards, polling, enhanced fan-out; ``calls`` and ``replies`` translate
-    dynamodb, sqlite    where leases are kept
+    dynamodb, sqlite, memory    where leases are kept
     quarantine  where bodies go that can never succeed
 
 Source: Amazon Kinesis Data Streams developer guide and API reference; the lease protocol is the Kinesis Client

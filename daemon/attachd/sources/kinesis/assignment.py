@@ -36,10 +36,11 @@ class Watch:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Leases to make, parents first, and those that nobody will ever need again."""
+    """Leases to make, parents first; those that nobody will ever need again; the finished ones of shards that are open."""
 
     make: tuple[Lease, ...]
     drop: tuple[Lease, ...]
+    reopened: tuple[Lease, ...]
 
 
 def plan(listing: Listing, leases: Collection[Lease], start: Edge | float) -> Plan:
@@ -79,7 +80,12 @@ def plan(listing: Listing, leases: Collection[Lease], start: Edge | float) -> Pl
         and not (start is Edge.LATEST and shard.closed and not follows(shard))
     )
     drop = tuple(lease for lease in leases if lease.finished and lease.shard not in listed) if listed else ()
-    return Plan(make, drop)
+    reopened = tuple(
+        lease
+        for lease in leases
+        if lease.finished and lease.shard in listed and not listed[lease.shard].closed
+    )
+    return Plan(make, drop, reopened)
 
 
 def _ancestors(shard_id: str, listed: Mapping[str, Shard]) -> Iterator[str]:
@@ -130,7 +136,7 @@ def choose(
     ]
     free_ids = {lease.shard for lease in free}
     unfree = [lease for lease in wanted if lease.shard not in free_ids]
-    counts = Counter(lease.owner for lease in unfree)
+    counts = Counter(lease.owner for lease in unfree if lease.owner is not None)
     counts[owner] += 0
     share = -(-len(wanted) // len(counts))
     need = share - counts[owner]
@@ -142,5 +148,6 @@ def choose(
     spare = most - share
     if spare <= 0:
         spare = 1 if spare == 0 and need > 1 else 0
-    theirs = [lease for lease in unfree if lease.owner == richest and richest != owner]
+    # Not what we still have in hand: it was taken from us, and until we have let go there would be two of us at it.
+    theirs = [lease for lease in unfree if lease.owner == richest != owner and lease.shard not in held]
     return dice.sample(theirs, min(need, spare, len(theirs)))

@@ -213,7 +213,8 @@ def _read(item: dict[str, Any]) -> Lease | None:
         return int(item.get(name, {}).get("N", 0))
 
     key, checkpoint = text(_KEY), text("checkpoint")
-    if key is None or checkpoint is None or ":" in key:  # with colons: a lease of a multi-stream application
+    # With colons: a lease of a multi-stream application. Its version 3 keeps a leader, metrics and more in the table.
+    if key is None or checkpoint is None or ":" in key or text("entityType") not in {None, "LEASE"}:
         return None
     hashes = text("startingHashKey"), text("endingHashKey")
     return Lease(

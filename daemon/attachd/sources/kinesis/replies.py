@@ -36,11 +36,17 @@ def _shard(listed: dict[str, Any]) -> Shard:
 
 
 def batch(answer: dict[str, Any], what: str, *, ended: bool) -> Batch:
-    """What GetRecords or an event of SubscribeToShard brought."""
+    """What GetRecords or an event of SubscribeToShard brought. An end is told with the last records, if only with none."""
+    if ended and "Records" not in answer:
+        raise Transient("malformed_reply", f"{what}: neither records nor where to go on")
     try:
         return Batch(
             tuple(
-                Record(int(record["SequenceNumber"]), bytes(record.get("Data") or b""))
+                Record(
+                    int(record["SequenceNumber"]),
+                    bytes(record.get("Data") or b""),
+                    str(record["SequenceNumber"]),
+                )
                 for record in answer.get("Records") or ()
             ),
             behind=(answer.get("MillisBehindLatest") or 0) / 1000,

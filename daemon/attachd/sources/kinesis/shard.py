@@ -46,7 +46,7 @@ class Entry:
     def id(self) -> str:
         """Says where it is, so that it can be found in the stream."""
         sub = f".{self.position.sub}" if self.position.sub else ""
-        return f"{self.shard.id}:{self.position.sequence}{sub}"
+        return f"{self.shard.id}:{self.position}{sub}"
 
 
 class Held:
@@ -63,9 +63,8 @@ class Held:
         dice: jitter.
 
     Attributes:
-        ours: whether what is in hand may still be settled.
+        in_hand: how many of its records somebody has in hand.
         trouble: why the shard cannot be read, or its lease not be written, at present.
-        behind: seconds between what was read last and the shard's newest.
     """
 
     def __init__(
@@ -82,10 +81,12 @@ class Held:
     ) -> None:
         self.id = lease.shard
         self.lease = lease
-        self.ours = True
-        self.behind = 0.0
+        self.in_hand = 0
         self.trouble: dict[str, Transient] = {}
+        self._lost = False
         self._written_at = taken_at
+        self._behind = 0.0
+        self._read_at = taken_at
         self._stream = stream
         self._leases = leases
         self._hand = hand
@@ -96,8 +97,23 @@ class Held:
         self._read_to = lease.position
         self._waiting = 0
         self._children: frozenset[str] | None = None
+        self._replaced = False
         self._stopping = False
+        self._draining = False
         self._changed = anyio.Event()
+
+    @property
+    def ours(self) -> bool:
+        """Whether its records may still be handed out and settled.
+
+        By the clock, too: whoever was frozen for longer than the lease wakes up with everything as it was.
+        """
+        return not self._lost and anyio.current_time() < self._written_at + self._timing.trust
+
+    @property
+    def behind(self) -> float:
+        """Seconds between what was read last and the shard's newest, at most: it grows while nothing is read."""
+        return self._behind + anyio.current_time() - self._read_at
 
     async def run(self) -> None:
         """Work on the shard until it has ended, is another's, or ``stop`` is called."""
@@ -110,7 +126,7 @@ class Held:
                 await self._keep()
                 tasks.cancel_scope.cancel()
         finally:
-            self.ours = False
+            self._lost = True
             for task in ("read", "lease"):
                 self._progress.done(self._task(task))
 
@@ -119,9 +135,19 @@ class Held:
         self._stopping = True
         self._wake()
 
+    def drain(self) -> None:
+        """Likewise, once nobody has anything of it in hand."""
+        self._draining = True
+        self._wake()
+
     def handed_out(self) -> None:
         """One of the records waiting is in somebody's hand."""
         self._waiting -= 1
+        self._wake()
+
+    def taken_back(self) -> None:
+        """Somebody has it in hand no more."""
+        self.in_hand -= 1
         self._wake()
 
     def finish(self, position: Position) -> None:
@@ -136,7 +162,7 @@ class Held:
         report = self._progress.reporter(self._task("lease"), self._timing.stall)
         unanswered: Lease | None = None
         failures = 0
-        while self.ours:
+        while not self._lost:
             await self._wait_for_a_reason_to_write(failures)
             report()
             # A write whose answer was lost is repeated as it was: it may have happened.
@@ -152,7 +178,7 @@ class Held:
             failures = 0
             self.trouble.pop("lease", None)
             if not kept:
-                self.ours = False
+                self._lost = True
                 log.warning(
                     "kinesis.lease_lost",
                     stream=self._stream.name,
@@ -166,14 +192,20 @@ class Held:
                 return
 
     def _next(self) -> Lease:
+        if self._replaced:
+            return self.lease.begun_anew()
         lease, prefix = self.lease, self._window.prefix
         if self._children is not None and not self._window:
             lease = lease.ended(self._children)
         elif prefix is not None and prefix != lease.position:
             lease = lease.finished_to(prefix)
-        elif not self._stopping:
+        elif not self._leaving:
             lease = lease.renewed()
-        return lease.released() if self._stopping or lease.finished else lease
+        return lease.released() if self._leaving or lease.finished else lease
+
+    @property
+    def _leaving(self) -> bool:
+        return self._stopping or self._replaced or (self._draining and not self.in_hand)
 
     async def _put(self, lease: Lease) -> bool:
         """Write it while the old one can be trusted; after that it is lost, whatever the store would say."""
@@ -187,7 +219,7 @@ class Held:
             return
         while True:
             due = self._written_at + self._timing.renewal
-            if self._stopping or (self._children is not None and not self._window):
+            if self._leaving or (self._children is not None and not self._window):
                 return
             if self._window.prefix not in {None, self.lease.position}:
                 due = min(due, self._written_at + self._timing.checkpoint)
@@ -200,7 +232,7 @@ class Held:
 
     async def _read(self) -> None:
         failures = 0
-        while self._children is None:
+        while self._children is None and not self._replaced:
             self._report_reading()
             try:
                 # Always from the last record, however the reading broke off: never from the configured start.
@@ -214,6 +246,9 @@ class Held:
             except Transient as error:
                 if error.reason == "no_such_shard" and await self._trimmed():
                     continue
+                if error.reason == "no_such_position":
+                    self._begin_anew()
+                    continue
                 failures += 1
                 self.trouble["read"] = error
                 delay = _READ_BACKOFF.delay(failures, error.after, self._dice)
@@ -224,20 +259,21 @@ class Held:
         self._progress.done(self._task("read"))
 
     def _take(self, batch: Batch) -> None:
-        self.behind = batch.behind
+        self._behind, self._read_at = batch.behind, anyio.current_time()
         for record in batch.records:
             parts = bodies(record.data)
             for sub, body in enumerate(parts):
-                position = Position(record.sequence, sub)
+                position = Position(record.sequence, sub, record.written)
                 if self._read_to is None or position > self._read_to:
                     self._window.add(position)
                     self._read_to = position
                     self._waiting += 1
                     self._hand(Entry(self, position, body))
-            if not parts and (self._read_to is None or Position(record.sequence) > self._read_to):
-                self._read_to = Position(record.sequence)
-                self._window.add(self._read_to)
-                self._window.finish(self._read_to)
+            whole = Position(record.sequence, 0, record.written)
+            if not parts and (self._read_to is None or whole > self._read_to):
+                self._read_to = whole
+                self._window.add(whole)
+                self._window.finish(whole)
         if batch.ended:
             self._children = batch.children
         self._wake()
@@ -246,7 +282,24 @@ class Held:
         """Wait while enough is read. There is nothing to report then: what holds it up does."""
         while self._waiting >= _WAITING or len(self._window) >= _UNFINISHED:
             self._progress.done(self._task("read"))
+            if len(self._window) >= _UNFINISHED:
+                self._held_up()
             await self._changed.wait()
+        self.trouble.pop("room", None)
+
+    def _held_up(self) -> None:
+        if "room" in self.trouble or (first := self._window.first) is None:
+            return
+        where = f"{self.id}:{first}"
+        self.trouble["room"] = Transient("held_up", f"{len(self._window)} records are read past {where}")
+        log.error(
+            "kinesis.shard_held_up",
+            stream=self._stream.name,
+            shard=self.id,
+            first_unfinished=where,
+            records=len(self._window),
+            next="the shard is not read on before that record is finished: its deliveries say what it waits for",
+        )
 
     async def _trimmed(self) -> bool:
         """Whether the stream is there and the shard is not: older than the retention, and lost."""
@@ -266,6 +319,18 @@ class Held:
         self._children = frozenset()
         self._wake()
         return True
+
+    def _begin_anew(self) -> None:
+        log.error(
+            "kinesis.stream_replaced",
+            stream=self._stream.name,
+            shard=self.id,
+            checkpoint=self.lease.checkpoint,
+            next="the stream says that this is no place in it, as of one that was deleted and made again: "
+            "the shard begins with its oldest record",
+        )
+        self._replaced = True
+        self._wake()
 
     def _report_reading(self) -> None:
         self._progress.reporter(self._task("read"), self._timing.stall)

@@ -1,7 +1,7 @@
 """Our share of a stream's shards: finds them, takes leases, has each worked on, hands all over at the end."""
 
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
@@ -20,6 +20,7 @@ from attachd.sources.kinesis.timing import Timing
 from attachd.streams import Edge, Lease
 
 _LET_GO_SECONDS: Final = 5.0
+_REOPENED_SECONDS: Final = 60.0
 _AGAIN: Final = Backoff(first=0.5, cap=20.0)
 
 log = structlog.get_logger(__name__)
@@ -64,6 +65,7 @@ class Share:
         self._progress = progress
         self._dice = dice
         self._watch = Watch(timing.expiry)
+        self._reopened: dict[str, float] = {}
         self._trouble: dict[str, Transient] = {}
         self._closing = False
         self._hurried = anyio.Event()
@@ -73,6 +75,21 @@ class Share:
         """What does not work at present."""
         shards = (error for held in self.held.values() for error in held.trouble.values())
         return [*self._trouble.values(), *shards]
+
+    @property
+    def standstill(self) -> Transient | None:
+        """Why nothing at all can be handed out, if that is so."""
+        if not self.held:
+            return next(iter(self._trouble.values()), None)
+        reads = [held.trouble.get("read") for held in self.held.values()]
+        return None if None in reads else reads[0]
+
+    def drain(self) -> None:
+        """Take nothing more, and hand over what nobody has anything in hand of."""
+        self._closing = True
+        for held in self.held.values():
+            held.drain()
+        self._hurry()
 
     @asynccontextmanager
     async def working(self) -> AsyncIterator[None]:
@@ -149,10 +166,25 @@ class Share:
         plans = plan(listing, await self._leases.all(), self._start)
         for lease in plans.make:
             await self._leases.put(lease, None)
-        for lease in plans.drop:
+        for lease in (*plans.drop, *self._of_another_stream(plans.reopened)):
             await self._leases.drop(lease)
         if plans.make:
             self._hurry()
+
+    def _of_another_stream(self, leases: Collection[Lease]) -> Iterator[Lease]:
+        """Those whose shard has been listed as open for so long that the listing is not just a late one."""
+        now = anyio.current_time()
+        self._reopened = {lease.shard: self._reopened.get(lease.shard, now) for lease in leases}
+        for lease in leases:
+            if now - self._reopened[lease.shard] >= _REOPENED_SECONDS:
+                log.error(
+                    "kinesis.stream_replaced",
+                    stream=self._stream.name,
+                    shard=lease.shard,
+                    checkpoint=lease.checkpoint,
+                    next="the shard is open, as in a stream that was deleted and made again: it begins with its oldest record",
+                )
+                yield lease
 
     async def _balance(self, shards: TaskGroup) -> None:
         """Take what is ours to take."""

@@ -27,6 +27,7 @@ from attachd.sources.quarantine import Aside
 from attachd.streams import Edge
 
 _AGAIN_SECONDS: Final = 5.0
+_SAID: Final = 3  # troubles
 
 log = structlog.get_logger(__name__)
 
@@ -81,12 +82,14 @@ class KinesisSource:
         self._later: list[tuple[float, int, Entry]] = []
         self._number = count()
         self._arrived = anyio.Event()
+        self._draining = False
 
     # ── ports.Source ───────────────────────────────────────────────────────────────────────────
 
     @asynccontextmanager
     async def open(self) -> AsyncIterator[None]:
         """See ``ports.Source``."""
+        self._draining = False
         async with AsyncExitStack() as stack:
             await stack.enter_async_context(self._stream.open())
             await stack.enter_async_context(self._leases.open())
@@ -106,12 +109,24 @@ class KinesisSource:
     async def receive(self, limit: int) -> Sequence[Delivery]:
         """See ``ports.Source``."""
         until = anyio.current_time() + self._poll_seconds
-        while not (entries := list(self._due(limit))) and anyio.current_time() < until:
+        while not (entries := list(self._due(limit))) and anyio.current_time() < until and not self._draining:
             with anyio.move_on_at(min(until, self._later[0][0]) if self._later else until):
                 await self._arrived.wait()
-        if not entries and (trouble := self._share.trouble):
-            raise Transient(trouble[0].reason, f"receiving from {self.name}: {trouble[0].detail}")
+        if not entries and (trouble := self._share.standstill) is not None:
+            raise Transient(trouble.reason, f"receiving from {self.name}: {trouble.detail}")
         return [self._delivery(entry) for entry in entries]
+
+    @property
+    def trouble(self) -> Sequence[str]:
+        """See ``ports.Source``. A shard that fails must not make the others wait for its poll's backoff."""
+        said = [str(error) for error in self._share.trouble]
+        return said if len(said) <= _SAID else [*said[:_SAID], f"and {len(said) - _SAID} more of its shards"]
+
+    def drain(self) -> None:
+        """See ``ports.Source``. A shard of which nobody has anything in hand is the next worker's at once."""
+        self._draining = True
+        self._share.drain()
+        self._wake()
 
     async def settle(self, delivery: Delivery, disposition: Disposition) -> None:
         """See ``ports.Source``.
@@ -125,7 +140,7 @@ class KinesisSource:
         if not isinstance(entry, Entry) or not entry.in_hand or entry.attempts != delivery.attempt:
             return  # settled before
         if not entry.shard.ours:
-            entry.in_hand = False
+            self._take_back(entry)
             raise Transient("not_ours", f"shard {entry.shard.id} is another's by now")
         match disposition:
             case Acknowledge():
@@ -149,7 +164,7 @@ class KinesisSource:
 
     def _due(self, limit: int) -> Iterator[Entry]:
         now = anyio.current_time()
-        while limit > 0:
+        while limit > 0 and not self._draining:
             if self._later and self._later[0][0] <= now:
                 entry = heapq.heappop(self._later)[2]
             elif self._ready:
@@ -164,18 +179,24 @@ class KinesisSource:
     def _delivery(self, entry: Entry) -> Delivery:
         entry.attempts += 1
         entry.in_hand = True
+        entry.shard.in_hand += 1
         return Delivery(self.name, entry.id, entry.body, self._now(), entry.attempts, entry)
 
     def _hand(self, entry: Entry) -> None:
         self._ready.append(entry)
         self._wake()
 
-    def _finish(self, entry: Entry) -> None:
+    @staticmethod
+    def _take_back(entry: Entry) -> None:
         entry.in_hand = False
+        entry.shard.taken_back()
+
+    def _finish(self, entry: Entry) -> None:
+        self._take_back(entry)
         entry.shard.finish(entry.position)
 
     def _release(self, entry: Entry, after: float) -> None:
-        entry.in_hand = False
+        self._take_back(entry)
         heapq.heappush(self._later, (anyio.current_time() + after, next(self._number), entry))
         self._wake()
 
@@ -190,7 +211,7 @@ class KinesisSource:
                 "kinesis.quarantined",
                 stream=self.name,
                 shard=entry.shard.id,
-                sequence_number=str(entry.position.sequence),
+                sequence_number=str(entry.position),
                 reason=reason,
                 next="read on; for as long as the stream keeps it, it can be read at that sequence number",
             )

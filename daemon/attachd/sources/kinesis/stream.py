@@ -4,6 +4,7 @@ API reference: ListShards, GetShardIterator, GetRecords, SubscribeToShard. A sha
 readers together, so one is paced to leave the others room. What a reply may leave out, emulators leave out.
 """
 
+import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
@@ -22,6 +23,7 @@ from attachd.sources.kinesis import replies
 from attachd.streams import Batch, Edge, Listing, Position, Start
 
 _LIMIT: Final = 1000  # records a read
+_SHARE_SECONDS: Final = 0.2  # between two reads of a shard, of which AWS allows 5 a second
 _SUBSCRIBE_SECONDS: Final = 5.0  # a second subscription to a shard within these is refused
 _SILENCE_SECONDS: Final = 30.0  # a subscription brings an event every 5 s, if only an empty one
 _READ_SECONDS: Final = 10.0
@@ -41,7 +43,8 @@ class KinesisStream:
         stream: its name or ARN.
         name: what logs and metrics call it, instead of its own.
         fan_out: the name of the consumer to subscribe as, registered if it is not; polled without one.
-        pace_seconds: between two reads of a shard that has nothing more; half of it while it has.
+        pace_seconds: between two reads of a shard that has nothing more; half of it while it has, but no more than
+            AWS allows.
         now: the wall clock, for where replies carry no date.
         user_agent: sent with every call.
         idle_seconds: how long nothing must come of a closed shard whose end the endpoint does not tell.
@@ -66,14 +69,17 @@ class KinesisStream:
         self._sessions = sessions
         self._fan_out = fan_out
         self._pace_seconds = pace_seconds
+        self._hurry_seconds = max(pace_seconds / 2, min(pace_seconds, _SHARE_SECONDS))
         self._now = now
         self._user_agent = user_agent
         self._idle_seconds = idle_seconds
         self._client: Any = None
         self._pushed: Any = None
         self._consumer = ""
+        self._registering = anyio.Lock()
+        self._subscribed_at: dict[str, float] = {}
         self._lists = True
-        self._open: set[str] = set()
+        self._closed: dict[str, bool] = {}  # as last listed
         self._latest: dict[str, float] = {}
 
     @asynccontextmanager
@@ -121,7 +127,8 @@ class KinesisStream:
         if not self._lists:
             answer = await self._described(found)
         shards = replies.shards(found)
-        self._open = {shard.id for shard in shards if not shard.closed}
+        if shards:  # a stream has a shard: without any, it is the reply that lacks something
+            self._closed = {shard.id: shard.closed for shard in shards}
         return Listing(shards, self._date(answer))
 
     async def _pages(self, found: list[dict[str, Any]]) -> dict[str, Any]:
@@ -162,7 +169,7 @@ class KinesisStream:
             batch = replies.batch(answer, f"GetRecords of {shard_id}", ended=not iterator)
             # AWS ends a closed shard by giving no further iterator. There are endpoints that give one for ever, and
             # even put records into shards that they list as closed: such a one has ended when nothing comes any more.
-            if shard_id in self._open or batch.records or batch.behind:
+            if self._closed.get(shard_id) is False or batch.records or batch.behind:
                 idle_since = None
             elif began - (idle_since := idle_since or began) >= self._idle_seconds:
                 batch = Batch(ended=True)
@@ -173,13 +180,13 @@ class KinesisStream:
             if batch.ended:
                 return
             more = batch.behind > 0 or len(batch.records) >= _LIMIT
-            await anyio.sleep_until(began + (self._pace_seconds / 2 if more else self._pace_seconds))
+            await anyio.sleep_until(began + (self._hurry_seconds if more else self._pace_seconds))
 
     async def _has_ended(self, shard_id: str) -> bool:
         """A shard that has ended is never read again: a reply that lacks a field is not enough to say so."""
-        if shard_id in self._open:
+        if not self._closed.get(shard_id):
             await self.shards()
-        return shard_id not in self._open
+        return self._closed.get(shard_id, False)
 
     async def _iterator(self, shard_id: str, start: Start) -> str:
         what = f"GetShardIterator of {shard_id}"
@@ -192,6 +199,9 @@ class KinesisStream:
                 **self._beginning(shard_id, start, "ShardIteratorType", "StartingSequenceNumber"),
             )
         except Transient as error:
+            # "… is invalid because it did not come from this stream": nothing else of the request can be wrong.
+            if error.reason == "InvalidArgumentException" and isinstance(start, Position):
+                raise Transient("no_such_position", error.detail) from None
             raise replies.no_shard(error) from None
         self._note_latest(shard_id, start, answer)
         if not (iterator := answer.get("ShardIterator")):
@@ -203,7 +213,7 @@ class KinesisStream:
             start = self._latest.get(shard_id, start)
         match start:
             case Position():  # at it and not after it: a part of it may be unfinished
-                return {kind: "AT_SEQUENCE_NUMBER", sequence: str(start.sequence)}
+                return {kind: "AT_SEQUENCE_NUMBER", sequence: str(start)}
             case Edge():
                 return {kind: start.value}
             case moment:
@@ -219,9 +229,12 @@ class KinesisStream:
     async def _subscribe(self, shard_id: str, start: Start) -> AsyncGenerator[Batch, None]:
         """A subscription ends after 5 minutes; the next goes on where it left off."""
         what = f"SubscribeToShard of {shard_id}"
-        consumer = self._consumer or await self._register()
+        async with self._registering:  # once, and not by each shard for itself
+            consumer = self._consumer or await self._register()
         position = self._beginning(shard_id, start, "Type", "SequenceNumber")
         while True:
+            # However the last one ended.
+            await anyio.sleep_until(self._subscribed_at.get(shard_id, -math.inf) + _SUBSCRIBE_SECONDS)
             try:
                 answer = await call(
                     self._pushed.subscribe_to_shard,
@@ -231,9 +244,10 @@ class KinesisStream:
                     StartingPosition=position,
                 )
             except Transient as error:
-                self._consumer = ""  # it may be the consumer that is gone
+                if error.reason == NOT_FOUND:
+                    self._consumer = ""  # it may be the consumer that is gone
                 raise replies.no_shard(error) from None
-            began = anyio.current_time()
+            self._subscribed_at[shard_id] = anyio.current_time()
             self._note_latest(shard_id, start, answer)
             events = answer["EventStream"]
             try:
@@ -251,7 +265,6 @@ class KinesisStream:
                     }
             finally:
                 events.close()
-            await anyio.sleep_until(began + _SUBSCRIBE_SECONDS)
 
     async def _register(self) -> str:
         """The consumer's ARN. It is registered if it is not yet: that is what ``fan_out`` asks for."""
@@ -281,4 +294,4 @@ class KinesisStream:
 
 
 def _not_ended(shard_id: str) -> Transient:
-    return Transient("malformed_reply", f"{shard_id} is said to have ended, and is listed as open")
+    return Transient("malformed_reply", f"{shard_id} is said to have ended, and is not listed as closed")

@@ -16,6 +16,11 @@ class Window:
     def __len__(self) -> int:
         return len(self._open)
 
+    @property
+    def first(self) -> Position | None:
+        """The first that is unfinished."""
+        return self._open[0] if self._open else None
+
     def add(self, position: Position) -> None:
         """It has been read.
 
