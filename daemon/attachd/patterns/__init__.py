@@ -6,6 +6,7 @@ or of attachd's, anything outside the standard library.
 
     text --document, expressions, parse--> branches --conditions--> Pattern (compile), PatternSet (index, lookups)
     event --event--> values by path --> Pattern or PatternSet, and arrays where the event has arrays of objects
+    event --descent--> the same decision for one Pattern, sooner, where neither has anything unusual
 
 The reference is event-ruler, the engine inside EventBridge (https://github.com/aws/event-ruler), and
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html. Where it differs on purpose:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from attachd.patterns.covers import covers, example, witness
 from attachd.patterns.document import PatternError
-from attachd.patterns.event import EventError
 from attachd.patterns.index import PatternSet
 from attachd.patterns.operators import OPERATORS, Absent, AnythingBut, Between
 from attachd.patterns.parse import parse
@@ -193,9 +192,6 @@ def _covering(
     decides: Callable[[str, str], bool],
 ) -> str | None:
     """Name the first pattern before this one that covers the branch; only those that take its witness can."""
-    try:
-        candidates = together.matching(witness(branch))
-    except EventError:
-        return None
+    candidates = together.matching(witness(branch))
     earlier = (one for one in takewhile(lambda one: one != name, candidates) if decides(one, name))
     return next((e for e in earlier if any(covers(wide, branch) for wide in parsed[e].branches)), None)
