@@ -17,7 +17,7 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-opera
 - of two branches of $or that ask for the same value, one with exists: false beside it, order decides nothing;
 - an empty list inside anything-but is refused, and so is a malformed $or;
 - of a key given twice in an event, the last counts;
-- the service's limit on the complexity of wildcards is not needed, and not imposed.
+- the service's limit on the complexity of wildcards is not needed, and not imposed; ``service`` tells who is beyond it.
 """
 
 from attachd.patterns.compile import Mismatch, Pattern, compile_pattern

@@ -103,7 +103,7 @@ class _Walk:
     def _look(self, objects: Sequence[Any], questions: int) -> None:
         """See to it that they are plain, and not too many."""
         self._spend(sum(map(len, objects)) + len(objects) * questions)
-        keys = set().union(*objects) if set(map(type, objects)) <= {dict} else {None}
+        keys: set[Any] = set().union(*objects) if set(map(type, objects)) <= {dict} else {None}
         if set(map(type, keys)) - {str} or "." in "".join(keys):
             raise Unusual
 
