@@ -58,6 +58,7 @@ class Rules:
         self._told = [_Told.of(rule.when) for rule in self._rules]
         self._whole = PatternSet({str(n): rule.when for n, rule in enumerate(self._rules)})
         self._asks = any(told.asks for told in self._told)
+        self._always = [n for n, told in enumerate(self._told) if told.always]
         self._part = PatternSet(
             {f"{n} {sort}": part for n, told in enumerate(self._told) for sort, part in told.parts()}
             if self._asks
@@ -125,7 +126,7 @@ class Rules:
             for whole in self._whole.decide(seen.document):
                 yield self._rules[int(whole)], True
             return
-        found = dict.fromkeys((n for n, told in enumerate(self._told) if told.always), False)
+        found = dict.fromkeys(self._always, False)
         for part in self._part.decide(seen.document):
             number, _, sort = part.partition(" ")
             found[int(number)] = found.get(int(number), False) or sort == _CERTAIN
