@@ -33,6 +33,8 @@ def refusal(pattern: str) -> PatternError:
         ("[true]", "1", False),
         ("[1]", "true", False),
         ("[0]", "false", False),
+        ('[1, {"prefix": "x"}]', "true", False),
+        ('[0, {"prefix": "x"}, {"suffix": "x"}]', "false", False),
         ('[""]', "null", False),
         ("[null]", "null", True),
         ("[null]", "[]", False),
@@ -51,6 +53,8 @@ def refusal(pattern: str) -> PatternError:
         ("[0.1]", "0.1000000000000000055511151231257827", False),
         ('["x", 5, null]', "5", True),
         ('[{"exactly": "10.0.0.1"}]', '"010.0.0.1"', False),
+        ('["10.0.0.1"]', '"000000010.0.0.1"', True),
+        ('["10.0.0.1"]', '"0000000010.0.0.1"', False),  # Java takes what is so long for a name
     ],
 )
 def test_equality_is_by_type_and_numbers_are_equal_by_value(
@@ -255,6 +259,13 @@ def test_two_fields_are_not_satisfied_from_different_elements() -> None:
 
 def test_plain_values_of_one_array_are_free_of_each_other_and_nested_arrays_are_crushed() -> None:
     assert matches({"a": [3], "b": {"c": [1]}}, {"a": [[1, [2]], [[3]]], "b": [{"c": 1}]})
+
+
+def test_a_value_and_values_below_the_same_key_come_from_one_element() -> None:
+    pattern = {"a": ["x"], "a.b": [1]}
+    assert matches(pattern, {"a": ["x", {"b": 1}]})
+    assert matches(pattern, {"a": [["x", {"b": 1}]]})
+    assert not matches(pattern, {"a": [["x"], {"b": 1}]})
 
 
 def test_elements_of_inner_arrays_belong_to_their_outer_element() -> None:
