@@ -191,3 +191,9 @@ def test_the_pattern_that_aws_found_too_complex_is_refused_by_the_lint_and_the_b
             "a",
             "EventBridge refuses it: too many wildcard characters, or repetitions after one",
         ) in list(refusals(text, parse(text).branches[0]))
+
+
+def test_a_network_leaves_something_to_a_larger_one_and_nothing_to_a_smaller() -> None:
+    small, large = ({"detail": {"tags": {"ip": [{"cidr": f"10.0.0.0/{bits}"}]}}} for bits in (24, 8))
+    assert findings(small, large) == []
+    assert len(findings(large, small)) == 1
