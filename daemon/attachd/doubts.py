@@ -4,18 +4,19 @@
 have wrong: kinds of contact asked for and not included, windows that are over, shares of nobody.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from attachd import safety
 from attachd import settings as s
-from attachd.contact_fields import CONTACT_EVENT, EVENT_TYPES, INITIATION_METHODS
+from attachd.contact_fields import CHANNELS, CONTACT_EVENT, EVENT_TYPES, INITIATION_METHODS
 from attachd.effects import UPDATED, Effect, effect
 from attachd.model import Contact
 from attachd.patterns import Pattern, compile_pattern
-from attachd.patterns.lint import Finding, Known, lint
-from attachd.patterns.operators import Exactly
+from attachd.patterns.lint import Finding, Known, doubtful, lint
+from attachd.patterns.operators import Between, Exactly, LeafTest, Truth
 from attachd.patterns.parse import Branch, Field
+from attachd.patterns.service import refusals
 
 #: Where rules may ask for what: the event, and the contact's attributes beside it.
 KNOWN: Final[Known] = {**CONTACT_EVENT, "attributes": {"*": None}}
@@ -25,13 +26,16 @@ _FORGOTTEN: Final = (
     "let [service] keep be longer"
 )
 
+_TEXTS: Final = ("detail.tags.", "attributes.")
 
-def doubts(config: s.Settings, now: float) -> list[Finding]:
+
+def doubts(config: s.Settings, now: float, *, eventbridge: bool = False) -> list[Finding]:
     """Everything doubtful, in the order of the rules.
 
     Args:
         config: the configuration.
         now: the time, in seconds since the epoch.
+        eventbridge: also what EventBridge would refuse, and attachd takes.
     """
     tables = {table.name: table for table in config.rules}
     channels = {name: _channel(table, config) for name, table in tables.items()}
@@ -52,6 +56,8 @@ def doubts(config: s.Settings, now: float) -> list[Finding]:
         )
         if table.attach_within >= config.service.keep:
             found.append(Finding(table.name, "attach_within", _FORGOTTEN))
+        if eventbridge:
+            found += (Finding(table.name, *said) for said in refusals(table.when, _fields(table)))
     order = {name: number for number, name in enumerate(tables)}
     return sorted(found, key=lambda finding: order[finding.name])
 
@@ -74,11 +80,33 @@ def _of_rule(table: s.Rule, channel: str | None, now: float) -> Iterator[tuple[s
     ends = [window.ends for window in (active.window() for active in table.active)]
     if ends and all(end is not None and end <= now for end in ends):
         yield "", "it never decides: its time is over"
+    yield from _of_paths(table)
+    for field in _fields(table):
+        if field.path.startswith(_TEXTS) and not all(_may_fit_text(test) for test in field.tests):
+            yield field.path, 'tags and attributes are text: no number, true, false or null fits; write "5"'
     if channel is None:
         return
     said = [_never(branch, table, channel) for branch in _pattern(table).branches]
     if all(said):
         yield from dict.fromkeys(one for one in said if one)
+
+
+def _of_paths(table: s.Rule) -> Iterator[tuple[str, str]]:
+    """What is drawn by, and whose language counts, where there can hardly be any such value."""
+    if (table.split or 0 < table.percent < 100) and (said := doubtful(table.sticky, KNOWN)):  # noqa: PLR2004 - all
+        yield "sticky", f"the chat's first contact decides, not {table.sticky}: {said}"
+    if table.display_name.keys() - {"default"} and (said := doubtful(table.language, KNOWN)):
+        yield "language", f"every chat gets the default name, whatever {table.language}: {said}"
+
+
+def _may_fit_text(test: LeafTest) -> bool:
+    return not isinstance(test, Between | Truth) and (
+        not isinstance(test, Exactly) or isinstance(test.value, str)
+    )
+
+
+def _fields(table: s.Rule) -> Iterable[Field]:
+    return dict.fromkeys(field for branch in _pattern(table).branches for field in branch)
 
 
 def _never(branch: Branch, table: s.Rule, channel: str) -> tuple[str, str] | None:
@@ -90,6 +118,8 @@ def _never(branch: Branch, table: s.Rule, channel: str) -> tuple[str, str] | Non
             takes |= {UPDATED} if "updates" in table.include else set()
             if types and not types & takes:
                 return field.path, f"it never decides: rules are asked of {' and '.join(sorted(takes))} alone"
+        if field.path == "detail.channel" and (asked := _accepted(field, CHANNELS)) and channel not in asked:
+            return field.path, f"it never decides: its bots join {channel} contacts alone"
         if field.path == "detail.initiationMethod":
             kinds = [safety.kinds(_contact(method)) for method in _accepted(field, INITIATION_METHODS)]
             missing = sorted({kind for of_one in kinds for kind in of_one - set(table.include)})

@@ -58,6 +58,7 @@ class Rules:
         self._told = [_Told.of(rule.when) for rule in self._rules]
         self._whole = PatternSet({str(n): rule.when for n, rule in enumerate(self._rules)})
         self._asks = any(told.asks for told in self._told)
+        self._always = [n for n, told in enumerate(self._told) if told.always]
         self._part = PatternSet(
             {f"{n} {sort}": part for n, told in enumerate(self._told) for sort, part in told.parts()}
             if self._asks
@@ -122,11 +123,11 @@ class Rules:
     def _matching(self, seen: Seen) -> Iterator[tuple[Rule, bool]]:
         """The rules whose patterns match, in order; False for those that match only if the attributes do."""
         if seen.attributes is not None or not self._asks:
-            for whole in self._whole.matching(seen.document):
+            for whole in self._whole.decide(seen.document):
                 yield self._rules[int(whole)], True
             return
-        found = dict.fromkeys((n for n, told in enumerate(self._told) if told.always), False)
-        for part in self._part.matching(seen.document):
+        found = dict.fromkeys(self._always, False)
+        for part in self._part.decide(seen.document):
             number, _, sort = part.partition(" ")
             found[int(number)] = found.get(int(number), False) or sort == _CERTAIN
         for n in sorted(found):
@@ -179,13 +180,13 @@ class _Told:
     def stopped(self, rule: Rule, seen: Seen) -> tuple[str, str]:
         """Where the event, or what is known of it, ends the matter; two empty texts if it matches."""
         if seen.attributes is not None or not self.asks:
-            mismatch = rule.when.explain(seen.document)
-            return ("pattern", str(mismatch)) if mismatch is not None else ("", "")
-        if self.certain is not None and self.certain.matches(seen.document):
+            if rule.when.decide(seen.document):
+                return "", ""
+            return "pattern", str(rule.when.explain(seen.document))
+        if self.certain is not None and self.certain.decide(seen.document):
             return "", ""
-        mismatch = None if self.always or self.perhaps is None else self.perhaps.explain(seen.document)
-        if mismatch is not None:
-            return "pattern", str(mismatch)
+        if not self.always and self.perhaps is not None and not self.perhaps.decide(seen.document):
+            return "pattern", str(self.perhaps.explain(seen.document))
         asked = sorted(
             {one.path for branch in rule.when.branches for one in branch if of_attributes(one.path)}
         )

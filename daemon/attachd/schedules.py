@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime, tzinfo
 from re import compile as regex
 from typing import Final
-from zoneinfo import ZoneInfo
+from zoneinfo import ZoneInfo, available_timezones
 
 DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 _HOURS: Final = regex(r"([01]\d|2[0-4]):([0-5]\d)\s*[-\N{EN DASH}]\s*([01]\d|2[0-4]):([0-5]\d)")
@@ -108,6 +108,8 @@ def time_zone(name: str) -> ZoneInfo:
     try:
         return ZoneInfo(name)
     except (LookupError, ValueError, OSError):
+        if not available_timezones():
+            raise ValueError("this machine has no tz database: install the package tzdata") from None
         raise ValueError(
             "no time zone of the tz database: write one like 'Europe/Berlin', or 'UTC'"
         ) from None

@@ -90,7 +90,7 @@ def test_a_rule_that_can_hardly_be_meant_is_warned_of_and_the_configuration_good
 def test_a_misspelt_operator_is_told_with_what_was_meant(tmp_path: Path) -> None:
     done = attachd("check", "--config", configured(tmp_path, GOOD.replace("prefix =", "prefx =")))
     assert done.returncode == 78
-    assert "Unrecognized match type prefx (did you mean 'prefix'?)" in done.stderr
+    assert "Unrecognized match type prefx (at detail.tags.language; did you mean 'prefix'?)" in done.stderr
 
 
 def test_a_bad_configuration_names_file_table_key_and_every_error_at_once(tmp_path: Path) -> None:

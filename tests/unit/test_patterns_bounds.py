@@ -95,6 +95,17 @@ def test_four_fields_over_an_array_of_forty_take_a_few_steps_a_value() -> None:
     assert steps(lambda: pattern.matches(event)) < 40 * 4 * 20, "a step is about 50 ns: far less than 1 ms"
 
 
+def test_four_fields_over_forty_arrays_of_forty_take_a_few_steps_an_object() -> None:
+    pattern = compile_pattern(
+        json.dumps({"a": {"b": {"w": [{"prefix": "4"}, 1], "x": [2], "y": [3], "z": [4]}}})
+    )
+    event: Any = {"a": [{"b": elements(40)} for _ in range(40)]}
+    assert not pattern.matches(event)
+    assert steps(lambda: pattern.matches(event)) < 40 * 40 * 15, "a step is about 40 ns"
+    event["a"][-1]["b"].append({"w": "4", "x": 2, "y": 3, "z": 4})
+    assert pattern.matches(event)
+
+
 @pytest.mark.parametrize("stars", [10, 1_000])
 def test_a_wildcard_takes_a_step_a_star_however_long_the_text(stars: int) -> None:
     pattern = compile_pattern(json.dumps({"a": [{"wildcard": "*a" * stars + "b"}]}))
@@ -167,7 +178,7 @@ def tangled(elements: int) -> tuple[dict[str, Any], str]:
 
 def test_arrays_tangled_by_dotted_keys_are_refused_in_bounded_steps() -> None:
     event, text = tangled(elements=40)
-    for match in (compile_pattern(text).matches, PatternSet({"tangled": text}).matching):
+    for match in (compile_pattern(text).decide, PatternSet({"tangled": text}).decide):
         with pytest.raises(EventError, match="choices"):
             match(event)
 
@@ -176,7 +187,7 @@ def test_an_event_that_asks_for_too_many_tests_is_refused() -> None:
     branches = [{"a": [{"wildcard": f"*{n}*x"}]} for n in range(400)]
     text = json.dumps({"$or": branches})
     event = {"a": ["x"] * (MAX_TESTS // 400 + 1)}
-    for match in (compile_pattern(text).matches, PatternSet({"greedy": text}).matching):
+    for match in (compile_pattern(text).decide, PatternSet({"greedy": text}).decide):
         with pytest.raises(EventError, match="tests"):
             match(event)
 
@@ -186,7 +197,7 @@ def test_tangled_arrays_are_refused_for_all_patterns_together() -> None:
     assert compile_pattern(text).matches(event)
     assert PatternSet({"one": text}).matching(event) == ["one"]
     with pytest.raises(EventError, match="choices"):
-        PatternSet({f"{n}": text for n in range(8)}).matching(event)
+        PatternSet({f"{n}": text for n in range(8)}).decide(event)
 
 
 def test_keeping_elements_apart_counts_among_the_tests() -> None:
@@ -204,7 +215,7 @@ def test_keeping_elements_apart_counts_among_the_tests() -> None:
 def test_what_is_excluded_counts_among_the_tests() -> None:
     text = json.dumps({"a": [{"anything-but": {"wildcard": [f"*{n}*x" for n in range(999)]}}]})
     with pytest.raises(EventError, match="tests"):
-        compile_pattern(text).matches({"a": ["x"] * (MAX_TESTS // 999 + 1)})
+        compile_pattern(text).decide({"a": ["x"] * (MAX_TESTS // 999 + 1)})
 
 
 HUGE = {
@@ -249,9 +260,9 @@ def test_an_odd_event_is_decided(event: str) -> None:
 
 def test_depth_beyond_the_stack_is_refused() -> None:
     with pytest.raises(EventError):
-        compile_pattern('{"a": [1]}').matches({"a": DEEP})
+        compile_pattern('{"a": [1]}').decide({"a": DEEP})
     with pytest.raises(EventError):
-        PatternSet({"deep": '{"a": [1]}'}).matching('{"a": ' + "[" * 100_000)
+        PatternSet({"deep": '{"a": [1]}'}).decide('{"a": ' + "[" * 100_000)
 
 
 def test_a_list_of_more_objects_than_values_are_allowed_is_refused() -> None:
@@ -259,4 +270,12 @@ def test_a_list_of_more_objects_than_values_are_allowed_is_refused() -> None:
     pattern = compile_pattern('{"a": {"b": [1]}}')
     assert pattern.matches({"a": [one] * 80_000})
     with pytest.raises(EventError, match="values"):
-        pattern.matches({"a": [one] * 90_000})
+        pattern.decide({"a": [one] * 90_000})
+
+
+def test_objects_and_arrays_that_stand_in_many_places_are_counted_before_they_are_read() -> None:
+    huge: Any = {f"k{n}": n for n in range(100_000)}
+    for text in ('{"a": {"b": [2]}}', '{"a": [2]}', '{"a": {"b": [{"exists": false}]}}'):
+        for many in ([huge] * 100_000, [list(huge)] * 100_000, [{"b": list(huge)}] * 100_000):
+            assert not compile_pattern(text).matches({"a": many}) or "exists" not in text
+            assert PatternSet({"one": text}).matching({"a": many}) == []

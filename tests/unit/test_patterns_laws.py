@@ -464,7 +464,7 @@ def test_ten_thousand_hostile_patterns_and_events_are_decided_or_refused() -> No
             read += 1
         names = dict(zip("abc", readable, strict=True))
         with suppress(EventError):
-            matching = PatternSet(names).matching(event)
+            matching = PatternSet(names).decide(event)
             for name, text in names.items():
                 pattern = compile_pattern(text)
                 assert (pattern.explain(event) is None) == pattern.matches(event) == (name in matching)
@@ -483,4 +483,4 @@ def test_a_cut_or_doubled_text_is_decided_or_refused(pattern: Any, event: Any) -
             compile_pattern(broken)
     for broken in (json.dumps(event) * 2, json.dumps(event)[:-1]):
         with pytest.raises(EventError):
-            compiled.matches(broken)
+            compiled.decide(broken)

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 from attachd.contact_fields import CONTACT_EVENT
 from attachd.patterns import compile_pattern
 from attachd.patterns.lint import Finding, lint
+from attachd.patterns.parse import parse
+from attachd.patterns.service import complexity, refusals
 
 CHAT = {"detail": {"channel": ["CHAT"]}}
 QUICK = settings(max_examples=200, deadline=None, derandomize=True, database=None)
@@ -158,3 +160,40 @@ def test_what_is_said_never_to_decide_never_does(patterns: list[Any], events: li
 def test_a_finding_reads_as_a_line() -> None:
     assert str(Finding("rule", "a.b", "is odd")) == "'rule': a.b: is odd"
     assert str(Finding("rule", "", "is odd")) == "'rule': is odd"
+
+
+@pytest.mark.parametrize(
+    ("field", "prefixes"),
+    [
+        # A text that matches so many: the examples of event-ruler's MachineComplexityEvaluatorTest.
+        ([{"wildcard": "*ab"}], 2),
+        ([{"wildcard": "*aa"}], 3),
+        ([{"wildcard": "a*bbb"}], 4),
+        ([{"wildcard": "*ab*ad"}], 4),
+        ([{"wildcard": "a*b*cd"}], 3),
+        ([{"wildcard": "*ab*b*b*"}], 7),
+        ([{"wildcard": "a*aaa"}, {"wildcard": "aa*aa"}], 7),
+        ([{"wildcard": "*abc"}, {"wildcard": "*abcde"}], 4),
+        ([{"anything-but": {"wildcard": ["*ab", "*b"]}}, {"prefix": "*a*a*a*a*a"}], 3),
+        ([{"wildcard": "*:*:*:*"}], 7),
+        ([{"prefix": "*"}], 0),
+    ],
+)
+def test_wildcards_are_as_complex_as_the_service_finds_them(field: Any, prefixes: int) -> None:
+    ((asked,),) = parse(json.dumps({"a": field})).branches
+    assert complexity(asked) == prefixes
+
+
+def test_the_pattern_that_aws_found_too_complex_is_refused_by_the_lint_and_the_bound_is_soon_found() -> None:
+    for wildcard in ("*:*:*:*:*:event-bus/*", "*".join("abcdefghij" * 500), "*" + "ab" * 5_000):
+        text = json.dumps({"a": [{"wildcard": wildcard}]})
+        assert (
+            "a",
+            "EventBridge refuses it: too many wildcard characters, or repetitions after one",
+        ) in list(refusals(text, parse(text).branches[0]))
+
+
+def test_a_network_leaves_something_to_a_larger_one_and_nothing_to_a_smaller() -> None:
+    small, large = ({"detail": {"tags": {"ip": [{"cidr": f"10.0.0.0/{bits}"}]}}} for bits in (24, 8))
+    assert findings(small, large) == []
+    assert len(findings(large, small)) == 1

@@ -70,5 +70,7 @@ def test_ranges_that_overlap_in_every_way_are_all_found(value: int) -> None:
 
 @pytest.mark.parametrize("event", ["[1]", "{", b"\xff", {"a": float("nan")}, {"a": object()}, {1: 2}])
 def test_what_is_no_event_is_refused(event: Any) -> None:
+    patterns = PatternSet({"one": '{"a": [1]}', "absent": '{"b": [{"exists": false}]}'})
+    assert patterns.matching(event) == []
     with pytest.raises(EventError):
-        PatternSet({"one": '{"a": [1]}'}).matching(event)
+        patterns.decide(event)

@@ -1,5 +1,6 @@
 """When a rule holds: held to an independent account of days and hours, over the days on which clocks change too."""
 
+import zoneinfo
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -128,3 +129,14 @@ def test_why_a_rule_does_not_hold_is_told_in_its_own_time() -> None:
         "active mon tue 09:00-17:00 until mon 2026-07-06 00:00 Europe/Berlin"
     )
     assert DAYS[datetime(2026, 7, 4, tzinfo=UTC).weekday()] == "sat"
+
+
+def test_a_machine_without_the_tz_database_is_told_what_it_lacks() -> None:
+    before = zoneinfo.TZPATH
+    zoneinfo.reset_tzpath(to=())
+    ZoneInfo.clear_cache()
+    try:
+        with pytest.raises(ValueError, match="no tz database: install the package tzdata"):
+            time_zone("Pacific/Apia")
+    finally:
+        zoneinfo.reset_tzpath(to=before)

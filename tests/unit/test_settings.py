@@ -173,13 +173,26 @@ def test_no_duration_is_without_end(file: Path, value: str) -> None:
     assert problem.startswith("[service] drain: ")
 
 
-def test_a_bad_pattern_is_refused_in_eventbridges_words(file: Path) -> None:
-    text = MINIMAL.replace('name = "web chat"', 'name = "web chat"\nwhen.detail.channel = "CHAT"')
-    problems = _problems(file, text)
-    assert (
-        "[[rules]] 1 'web chat', when: not an event pattern: \"channel\" must be an object or an array"
-        in problems
-    )
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        ('.detail.channel = "CHAT"', '"channel" must be an object or an array (at detail.channel)'),
+        (
+            ".detail.channel = [{ prefx = 'C' }]",
+            "Unrecognized match type prefx (at detail.channel; did you mean 'prefix'?)",
+        ),
+        (
+            ' = """{\n\\"detail\\": {\\"channel\\": [{\\"prefx\\": \\"C\\"}]}}"""',
+            "Unrecognized match type prefx (at detail.channel, line 2, column 34; did you mean 'prefix'?)",
+        ),
+        (" = '[]'", "Filter is not an object (at line 1, column 1)"),
+    ],
+)
+def test_a_bad_pattern_is_refused_in_eventbridges_words_and_with_its_place(
+    file: Path, when: str, said: str
+) -> None:
+    problems = _problems(file, MINIMAL.replace('name = "web chat"', f'name = "web chat"\nwhen{when}'))
+    assert f"[[rules]] 1 'web chat', when: not an event pattern: {said}" in problems
 
 
 def test_an_error_inside_a_list_brings_no_second_one_about_its_length(file: Path) -> None:

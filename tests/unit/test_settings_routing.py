@@ -205,6 +205,20 @@ def test_behind_no_bot_nothing_is_left_whatever_is_included(tmp_path: Path) -> N
         ("percent = 0", "", "it is for 0 of 100"),
         ('active = { time_zone = "UTC", until = 2026-01-01T00:00:00 }', "", "its time is over"),
         ('when.attribute.vip = ["yes"]', "attribute.vip", "did you mean 'attributes.vip'?"),
+        ('when.detail.channel = ["TASK", "EMAIL"]', "detail.channel", "its bots join CHAT contacts alone"),
+        (
+            "when.detail.tags.spent = [5]",
+            "detail.tags.spent",
+            "are text: no number, true, false or null fits",
+        ),
+        ('when.attributes.spent = [{ numeric = [">", 5] }, "x"]', "attributes.spent", 'write "5"'),
+        ("percent = 50\nsticky = 'detail.custmerId'", "sticky", "did you mean 'detail.customerId'?"),
+        ("sticky = 'detail.tags'\npercent = 50", "sticky", "it is an object"),
+        (
+            "display_name = { de = 'Ava (Bot)', default = 'Ava' }\nlanguage = 'detail.tag.language'",
+            "language",
+            "did you mean 'detail.tags.language'?",
+        ),
     ],
 )
 def test_a_rule_that_can_never_decide_is_doubted_and_a_remedy_offered(
@@ -226,6 +240,7 @@ def test_a_rule_that_can_never_decide_is_doubted_and_a_remedy_offered(
         'when.detail.eventType = ["CONTACT_DATA_UPDATED"]\ninclude = ["updates"]',
         """when = '{"$or": [{"detail": {"eventType": ["QUEUED"]}}, {"detail": {"channel": ["CHAT"]}}]}'""",
         'active = [{ time_zone = "UTC", until = 2026-01-01T00:00:00 }, { time_zone = "UTC", days = ["mon"] }]',
+        'when.detail.channel = [{ anything-but = "VOICE" }]',
     ],
 )
 def test_a_rule_that_may_decide_is_not_said_never_to(tmp_path: Path, text: str) -> None:
@@ -239,3 +254,28 @@ def test_a_journal_that_forgets_a_chat_before_its_patience_ends_is_doubted(tmp_p
     assert (doubt.name, doubt.path) == ("r", "attach_within")
     assert "a second one" in doubt.message
     assert doubts(load(tmp_path, text.replace("1h", "3h")), NOW) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'when.detail.tags.spent = ["5", { anything-but = 5 }, { exists = false }]',
+        'sticky = "detail.tag.customer"',  # nothing is drawn
+        'split = { a = 1 }\nsticky = "attributes.customer"',
+        'display_name = "Ava"\nlanguage = "detail.tag.language"',
+    ],
+)
+def test_a_rule_that_says_nothing_strange_is_not_doubted(tmp_path: Path, text: str) -> None:
+    assert doubts(load(tmp_path, rule(f'bot = "a"\n{text}')), NOW) == []
+
+
+def test_what_eventbridge_would_refuse_and_attachd_takes_is_told_to_who_asks(tmp_path: Path) -> None:
+    stars = load(
+        tmp_path, rule('bot = "a"\nwhen.detail.customerId = [{ wildcard = "*:*:*:*:*:event-bus/*" }]')
+    )
+    long = load(tmp_path, rule(f'bot = "a"\nwhen.detail.tags.t = ["{"x" * 5_000}"]'))
+    assert doubts(stars, NOW) == doubts(long, NOW) == []
+    (too_complex,), (too_long,) = (doubts(config, NOW, eventbridge=True) for config in (stars, long))
+    assert too_complex.path == "detail.customerId"
+    assert "EventBridge refuses it: too many wildcard characters" in too_complex.message
+    assert "EventBridge takes 4096 characters at most" in too_long.message

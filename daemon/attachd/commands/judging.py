@@ -20,14 +20,20 @@ rules_app = typer.Typer(help="The rules.", no_args_is_help=True)
 
 
 @app.command()
-def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
+def check(
+    config: ConfigFile = DEFAULT_CONFIG,
+    *,
+    eventbridge: Annotated[
+        bool, typer.Option("--eventbridge", help="warn also of patterns that EventBridge itself would refuse")
+    ] = False,
+) -> None:
     """Judge a configuration without using it: every error at once, exit status 78 if there is one.
 
     Rules that can hardly be meant as they stand are warned of; the exit status remains 0.
     """
     with configuration_errors():
         loaded = read(config)
-    for finding in doubts(loaded, time.time()):
+    for finding in doubts(loaded, time.time(), eventbridge=eventbridge):
         typer.echo(f"attachd: warning: rule {finding}", err=True)
     typer.echo(
         f"{config}: good: {len(loaded.rules)} rules, {len(loaded.bots)} bots, {len(loaded.runtimes)} runtimes"

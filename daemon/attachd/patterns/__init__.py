@@ -6,6 +6,7 @@ or of attachd's, anything outside the standard library.
 
     text --document, expressions, parse--> branches --conditions--> Pattern (compile), PatternSet (index, lookups)
     event --event--> values by path --> Pattern or PatternSet, and arrays where the event has arrays of objects
+    event --descent--> the same decision for one Pattern, sooner, where neither has anything unusual
 
 The reference is event-ruler, the engine inside EventBridge (https://github.com/aws/event-ruler), and
 https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-operators.html. Where it differs on purpose:
@@ -16,7 +17,7 @@ https://docs.aws.amazon.com/eventbridge/latest/userguide/eb-create-pattern-opera
 - of two branches of $or that ask for the same value, one with exists: false beside it, order decides nothing;
 - an empty list inside anything-but is refused, and so is a malformed $or;
 - of a key given twice in an event, the last counts;
-- the service's limit on the complexity of wildcards is not needed, and not imposed.
+- the service's limit on the complexity of wildcards is not needed, and not imposed; ``service`` tells who is beyond it.
 """
 
 from attachd.patterns.compile import Mismatch, Pattern, compile_pattern

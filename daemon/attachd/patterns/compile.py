@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from attachd.patterns.conditions import Condition, Conditions, compiled
-from attachd.patterns.event import FlatEvent, Wanted, flatten
+from attachd.patterns.descent import Step, Unusual, holds
+from attachd.patterns.event import EventError, FlatEvent, Wanted, flatten, read
 from attachd.patterns.numerals import Leaf, Numeral
 from attachd.patterns.parse import Branch, parse
 
@@ -29,11 +30,11 @@ class Mismatch:
     With $or, the branch that comes nearest speaks.
 
     Attributes:
-        path: the field, as ``detail.eventType``.
+        path: the field, as ``detail.eventType``; empty if the event is refused as a whole.
         has: the event's values there as JSON, shortened; empty if it has none.
         wants: the field's alternatives as the pattern spells them, shortened.
-        reason: ``missing``, ``different``, ``present`` (it should be absent), or ``other element`` (a value fits, but
-            only in an array element which an earlier field rules out).
+        reason: ``missing``, ``different``, ``present`` (it should be absent), ``other element`` (a value fits, but
+            only in an array element which an earlier field rules out), or ``refused: …``, with a sentence.
     """
 
     path: str
@@ -43,6 +44,8 @@ class Mismatch:
 
     def __str__(self) -> str:
         """Put it in a sentence."""
+        if not self.path and self.reason.startswith("refused"):
+            return self.reason
         has = ", ".join(self.has) if self.has else "nothing"
         return f"{self.path}: the event has {has}; the pattern wants {self.wants} ({self.reason})"
 
@@ -58,35 +61,51 @@ class Pattern:
     branches: tuple[Branch, ...]
     _wanted: Wanted
     _compiled: tuple[Conditions, ...]
+    _step: Step | None
 
     @classmethod
     def of(cls, branches: tuple[Branch, ...]) -> Pattern:
         """Compile what was read: at least one branch, each with at least one field."""
         wanted = Wanted.of({field.path for branch in branches for field in branch})
-        return cls(branches, wanted, compiled(branches, {}))
+        made = compiled(branches, {})
+        return cls(branches, wanted, made, Step.of(made[0].written) if len(made) == 1 else None)
 
     def matches(self, event: str | bytes | Mapping[str, Any]) -> bool:
-        """Decide, as EventBridge would.
+        """Tell whether the event matches. What is no event, or is beyond the bounds, does not; ``explain`` says so.
 
         Args:
             event: JSON text, or a mapping as JSON text parses to.
+        """
+        try:
+            return self.decide(event)
+        except EventError:
+            return False
+
+    def decide(self, event: str | bytes | Mapping[str, Any]) -> bool:
+        """Do as ``matches``, for those who must tell an event that does not match from one that cannot.
 
         Raises:
             EventError: the event is not a JSON object, or larger than the bounds.
         """
-        flat = flatten(event, self._wanted)
+        root = read(event)
+        if self._step is not None:
+            try:
+                return holds(self._step, root)
+            except Unusual:
+                pass
+        flat = flatten(root, self._wanted)
         return any(conditions.match(flat) for conditions in self._compiled)
 
     def explain(self, event: str | bytes | Mapping[str, Any]) -> Mismatch | None:
-        """Say why the event does not match; None if it does.
-
-        Raises:
-            EventError: as ``matches``.
-        """
-        flat = flatten(event, self._wanted)
-        if any(conditions.match(flat) for conditions in self._compiled):
-            return None
-        return _explained(max(self._compiled, key=lambda branch: _nearness(branch, flat)), flat)
+        """Say why the event does not match; None if it does."""
+        try:
+            root = read(event)
+            if self.decide(root):
+                return None
+            flat = flatten(root, self._wanted)
+            return _explained(max(self._compiled, key=lambda branch: _nearness(branch, flat)), flat)
+        except EventError as error:
+            return Mismatch("", (), "", f"refused: {error}")
 
 
 def compile_pattern(text: str | bytes) -> Pattern:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from attachd.patterns.arrays import Need, first_contradiction
 from attachd.patterns.event import NOWHERE
-from attachd.patterns.operators import Absent, AnythingBut, Exactly, Wildcard
+from attachd.patterns.operators import Absent, AnythingBut, Exactly, Prefix, Wildcard
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -138,8 +138,11 @@ def _acceptor(tests: tuple[LeafTest, ...]) -> Callable[[Leaf], bool]:
     others = tuple(_question(test) for test in tests if not isinstance(test, Exactly | Absent))
     if not others:
         return lambda value: value in exact and type(value) is not bool  # True would be found among 1.0
-    if not exact and len(others) == 1:
-        return others[0]
+    if len(others) == 1:
+        other = others[0]
+        if not exact:
+            return other
+        return lambda value: (value in exact and type(value) is not bool) or other(value)
 
     def accepts(value: Leaf) -> bool:
         if value in exact and type(value) is not bool:
@@ -168,6 +171,8 @@ def _question(test: LeafTest) -> Callable[[Leaf], bool]:
         case AnythingBut(tests=tests):
             excluded = _acceptor(tests)
             return lambda value: not excluded(value)
+        case Prefix(text=text):
+            return lambda value: type(value) is str and value.startswith(text)
         case Wildcard(head="", middle=(piece,), tail=""):
             return lambda value: type(value) is str and piece in value
         case _:

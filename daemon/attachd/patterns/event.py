@@ -144,9 +144,7 @@ def flatten(event: str | bytes | Mapping[str, Any], wanted: Wanted) -> FlatEvent
     Raises:
         EventError: see there.
     """
-    root = _parse(event) if isinstance(event, (str, bytes)) else event
-    if not isinstance(root, (dict, Mapping)):
-        raise EventError("Event must be a JSON object")
+    root = read(event)
     flat = FlatEvent({}, [_OUTSIDE])
     visited = 0
     queue: _Queue = [(wanted, root, NOWHERE)]
@@ -156,8 +154,13 @@ def flatten(event: str | bytes | Mapping[str, Any], wanted: Wanted) -> FlatEvent
         if visited > MAX_VALUES:
             break
         if isinstance(part, (list, tuple)):
-            if len(node.below) <= _FEW_COLUMNS and _are_records(part, without_dots):
-                visited += _records(flat, node, part, place, queue)
+            records = len(node.below) <= _FEW_COLUMNS and set(map(type, part)) == {dict}
+            members = sum(map(len, part)) if records else 0
+            if visited + members > MAX_VALUES:  # before anybody looks at them
+                visited += members
+            elif records and _without_dots(part, without_dots):
+                visited += members
+                _records(flat, node, part, place, queue)
             else:
                 _elements(flat, node, part, place, queue)
         else:
@@ -165,6 +168,18 @@ def flatten(event: str | bytes | Mapping[str, Any], wanted: Wanted) -> FlatEvent
     if visited > MAX_VALUES:
         raise EventError(f"The event has more than {MAX_VALUES} values, or contains itself")
     return flat
+
+
+def read(event: str | bytes | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Parse an event, unless somebody has.
+
+    Raises:
+        EventError: it is no JSON object, or longer than the bound.
+    """
+    root = _parse(event) if isinstance(event, (str, bytes)) else event
+    if not isinstance(root, (dict, Mapping)):
+        raise EventError("Event must be a JSON object")
+    return root
 
 
 def _members(flat: FlatEvent, node: Wanted, part: Mapping[str, Any], place: int, queue: _Queue) -> None:
@@ -182,11 +197,11 @@ def _members(flat: FlatEvent, node: Wanted, part: Mapping[str, Any], place: int,
             queue.append((child, value, place))
         elif child.is_leaf:
             path = child.path
-            leaf = value if kind in _PLAIN else _leaf(path, value)
+            plain = value if kind in _PLAIN else leaf(path, value)
             if path in values:
-                values[path].append((leaf, place))
+                values[path].append((plain, place))
             else:
-                values[path] = [(leaf, place)]
+                values[path] = [(plain, place)]
 
 
 def _place_in(flat: FlatEvent, node: Wanted, place: int) -> Place:
@@ -198,20 +213,19 @@ def _place_in(flat: FlatEvent, node: Wanted, place: int) -> Place:
     return Place(flat.arrays, place, depth)
 
 
-def _are_records(part: Sequence[Any], without_dots: set[object]) -> bool:
-    """Tell whether all elements are objects whose keys have no dots, as nearly always; ``without_dots`` are known not to."""
-    if set(map(type, part)) != {dict}:
+def _without_dots(part: Sequence[dict[str, Any]], known: set[object]) -> bool:
+    """Tell whether no key of these objects has dots, as nearly always; ``known`` are known to have none."""
+    keys = set().union(*part) - known
+    if any(type(key) is not str or "." in key for key in keys):
         return False
-    for element in part:
-        if not element.keys() <= without_dots:
-            if any(type(key) is not str or "." in key for key in element):
-                return False
-            without_dots.update(element)
+    known |= keys
     return True
 
 
-def _records(flat: FlatEvent, node: Wanted, part: Sequence[dict[str, Any]], place: int, queue: _Queue) -> int:
-    """Do as ``_elements`` and ``_members`` would, field by field; count the members."""
+def _records(
+    flat: FlatEvent, node: Wanted, part: Sequence[dict[str, Any]], place: int, queue: _Queue
+) -> None:
+    """Do as ``_elements`` and ``_members`` would, field by field."""
     here = _place_in(flat, node, place)
     numbers = range(len(flat.places), len(flat.places) + len(part))
     flat.places += [here] * len(part)
@@ -224,8 +238,7 @@ def _records(flat: FlatEvent, node: Wanted, part: Sequence[dict[str, Any]], plac
             if type(value) not in _SCALARS and isinstance(value, _WITH_PARTS):
                 queue.append((child, value, standing))
             elif child.is_leaf and value is not _MISSING:
-                flat.values.setdefault(child.path, []).append((_leaf(child.path, value), standing))
-    return sum(map(len, part))
+                flat.values.setdefault(child.path, []).append((leaf(child.path, value), standing))
 
 
 def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, queue: _Queue) -> None:
@@ -235,10 +248,15 @@ def _elements(flat: FlatEvent, node: Wanted, part: Sequence[Any], place: int, qu
             queue.append((node, value, len(flat.places)))
             flat.places.append(here)
         elif node.is_leaf:
-            flat.values.setdefault(node.path, []).append((_leaf(node.path, value), place))
+            flat.values.setdefault(node.path, []).append((leaf(node.path, value), place))
 
 
-def _leaf(name: str, value: object) -> Leaf:
+def leaf(name: str, value: object) -> Leaf:
+    """Turn a value without parts into what tests are put to.
+
+    Raises:
+        EventError: it is no JSON value; ``name`` says where it stands.
+    """
     if type(value) is int and -_EXACT < value < _EXACT:
         return float(value)
     match value:
@@ -266,11 +284,18 @@ def _read_integer(text: str) -> int | Numeral:
     return int(text) if len(text) <= _EXACT_DIGITS else Numeral(text)
 
 
+def _read_fraction(text: str) -> float | Numeral:
+    """Read what is surely a double's shortest spelling; the others ``number`` has to look at."""
+    return (
+        float(text) if len(text) <= _EXACT_DIGITS and "e" not in text and "E" not in text else Numeral(text)
+    )
+
+
 def _refuse_constant(name: str) -> NoReturn:
     raise EventError(f"{name} is not JSON")
 
 
-_DECODER = JSONDecoder(parse_int=_read_integer, parse_float=Numeral, parse_constant=_refuse_constant)
+_DECODER = JSONDecoder(parse_int=_read_integer, parse_float=_read_fraction, parse_constant=_refuse_constant)
 
 
 def _parse(event: str | bytes) -> object:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from attachd.patterns.compile import Pattern
 from attachd.patterns.conditions import Condition, Conditions, compiled
 from attachd.patterns.document import PatternError
-from attachd.patterns.event import FlatEvent, Wanted, flatten
+from attachd.patterns.event import EventError, FlatEvent, Wanted, flatten
 from attachd.patterns.lookups import Key, Lookup, keys
 from attachd.patterns.parse import parse
 
@@ -85,7 +85,15 @@ class PatternSet:
         """Name the patterns that match, in the order given: those whose ``Pattern.matches`` says so.
 
         Args:
-            event: JSON text, or a mapping as JSON text parses to.
+            event: JSON text, or a mapping as JSON text parses to; what is no event, or beyond the bounds, matches none.
+        """
+        try:
+            return self.decide(event)
+        except EventError:
+            return []
+
+    def decide(self, event: str | bytes | Mapping[str, Any]) -> list[str]:
+        """Do as ``matching``, for those who must tell an event that matches none from one that cannot.
 
         Raises:
             EventError: the event is not a JSON object, or larger than the bounds for all patterns together.

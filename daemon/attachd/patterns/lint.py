@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from attachd.patterns.covers import covers, example, witness
 from attachd.patterns.document import PatternError
-from attachd.patterns.event import EventError
 from attachd.patterns.index import PatternSet
 from attachd.patterns.operators import OPERATORS, Absent, AnythingBut, Between
 from attachd.patterns.parse import parse
@@ -101,13 +100,19 @@ def _doubts(field: Field, known: Known | None) -> Iterator[str]:
             yield f"no number lies between {test.low} and {test.high}"
     if known is None:
         return
-    node, doubt = _found(known, field.path)
-    if doubt:
+    node, _ = _found(known, field.path)
+    if doubt := doubtful(field.path, known):
         yield doubt
-    elif isinstance(node, Mapping):
-        yield "it is an object: only the values inside it can be asked for"
     elif node is not None:
         yield from _strange(field, node)
+
+
+def doubtful(path: str, known: Known) -> str:
+    """Say why there can hardly be a value at a path; empty if there can."""
+    node, doubt = _found(known, path)
+    if isinstance(node, Mapping):
+        return "it is an object: only the values inside it can be asked for"
+    return doubt
 
 
 def _is_empty(test: Between) -> bool:
@@ -156,9 +161,12 @@ def _strange(field: Field, values: Collection[str]) -> Iterator[str]:
             if not isinstance(one, Absent) and not any(one.accepts(value) for value in values):
                 spelled = example(one)
                 close = _closest(spelled, values) if isinstance(spelled, str) else ""
-                yield f"{json.dumps(spelled, ensure_ascii=False)} fits none of the values known" + _meant(
-                    close
+                shown = (
+                    "a range of numbers"
+                    if isinstance(one, Between)
+                    else json.dumps(spelled, ensure_ascii=False)
                 )
+                yield f"{shown} fits none of the values known" + _meant(close)
         if isinstance(test, AnythingBut) and not any(test.accepts(value) for value in values):
             yield "it excludes all of the values known"
 
@@ -193,9 +201,6 @@ def _covering(
     decides: Callable[[str, str], bool],
 ) -> str | None:
     """Name the first pattern before this one that covers the branch; only those that take its witness can."""
-    try:
-        candidates = together.matching(witness(branch))
-    except EventError:
-        return None
+    candidates = together.matching(witness(branch))
     earlier = (one for one in takewhile(lambda one: one != name, candidates) if decides(one, name))
     return next((e for e in earlier if any(covers(wide, branch) for wide in parsed[e].branches)), None)

@@ -35,8 +35,10 @@ def _pattern(value: object) -> object:
         text = value if isinstance(value, str) else json.dumps(value)
         compile_pattern(text)
     except PatternError as error:
-        hint = f" ({error.hint})" if error.hint else ""
-        raise ValueError(f"not an event pattern: {error}{hint}") from None
+        spot = f"line {error.line}, column {error.column}" if isinstance(value, str) else ""
+        place = ", ".join(filter(None, (error.path, spot)))
+        told = "; ".join(filter(None, (place and f"at {place}", error.hint)))
+        raise ValueError(f"not an event pattern: {error}" + (f" ({told})" if told else "")) from None
     except (TypeError, RecursionError) as error:
         raise ValueError(f"not an event pattern: {error}") from None
     return text
