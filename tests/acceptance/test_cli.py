@@ -87,6 +87,15 @@ def test_a_rule_that_can_hardly_be_meant_is_warned_of_and_the_configuration_good
     assert "good: 1 rules" in done.stdout
 
 
+def test_a_secret_that_is_missing_hides_no_doubt_about_the_rules(tmp_path: Path) -> None:
+    odd = GOOD.replace('["CHAT"]', '["Chat"]').replace("BOT_KEY", "NO_SUCH_KEY")
+    done = attachd("check", "--config", configured(tmp_path, odd))
+    assert done.returncode == 78
+    assert "did you mean 'CHAT'?" in done.stderr
+    assert "environment variable NO_SUCH_KEY is not set" in done.stderr
+    assert "good" not in done.stdout
+
+
 def test_a_misspelt_operator_is_told_with_what_was_meant(tmp_path: Path) -> None:
     done = attachd("check", "--config", configured(tmp_path, GOOD.replace("prefix =", "prefx =")))
     assert done.returncode == 78

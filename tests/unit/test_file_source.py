@@ -31,6 +31,14 @@ async def test_every_line_that_is_not_empty_is_handed_out_once_with_its_number()
 
 
 @pytest.mark.real_time
+async def test_a_byte_order_mark_is_no_part_of_the_first_line() -> None:
+    source = FileSource("f", lines(b'\xef\xbb\xbf{"a":1}\n'), poll_seconds=0.2)
+    async with source.open():
+        (delivery,) = await source.receive(2)
+    assert delivery.body == b'{"a":1}'
+
+
+@pytest.mark.real_time
 async def test_what_is_released_comes_again_and_only_then_is_the_file_finished() -> None:
     source = FileSource("f", lines(b"x\n"), poll_seconds=0.2)
     async with source.open():

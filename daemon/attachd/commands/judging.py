@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from attachd import settings, wiring
-from attachd.commands.configured import DEFAULT_CONFIG, ConfigFile, configuration_errors, read
+from attachd.commands.configured import DEFAULT_CONFIG, ConfigFile, configuration_errors
 from attachd.doubts import doubts
 from attachd.errors import Permanent
 from attachd.explaining import explained, printable, tried
@@ -32,9 +32,11 @@ def check(
     Rules that can hardly be meant as they stand are warned of; the exit status remains 0.
     """
     with configuration_errors():
-        loaded = read(config)
+        loaded = settings.load(config)
     for finding in doubts(loaded, time.time(), eventbridge=eventbridge):
         typer.echo(f"attachd: warning: rule {finding}", err=True)
+    with configuration_errors():  # a secret may be missing where rules are judged: in CI
+        wiring.check(loaded)
     typer.echo(
         f"{config}: good: {len(loaded.rules)} rules, {len(loaded.bots)} bots, {len(loaded.runtimes)} runtimes"
     )

@@ -4,6 +4,7 @@ Nothing can be given back to a file, so what is released comes again from memory
 been read and settled. Lines are read one by one, in a thread, as they are asked for.
 """
 
+from codecs import BOM_UTF8
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -109,7 +110,7 @@ class FileSource:
         async with send:
             while line := await anyio.to_thread.run_sync(file.readline, abandon_on_cancel=True):
                 number += 1
-                if body := line.strip():
+                if body := line.removeprefix(BOM_UTF8 if number == 1 else b"").strip():
                     await send.send(Delivery(self.name, str(number), body, received_at=0.0))
                     self._stir()
         self._exhausted = True
