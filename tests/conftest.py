@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         room = item.path.relative_to(here).parts[0]
         if room in _VIRTUAL and item.get_closest_marker("real_time") is None:
             item.add_marker(pytest.mark.looptime(start=0))
+
+
+@pytest.fixture(scope="module")
+def moto() -> Iterator[str]:
+    """Embedded AWS, one for each module that asks; its URL."""
+    from embedded import server  # noqa: PLC0415 - takes a second, and most tests do without
+
+    with server() as url:
+        yield url
 
 
 @pytest.fixture

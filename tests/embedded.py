@@ -52,7 +52,7 @@ class Tables:
 def tables() -> Iterator[Tables]:
     """The same, to be throttled."""
     made = Tables()
-    with _server(made.before) as made.url:
+    with server(made.before) as made.url:
         # The first request loads the service, which takes longer than our clients wait.
         _session().client("dynamodb", endpoint_url=made.url).list_tables()
         yield made
@@ -112,25 +112,26 @@ def _failed(start: Callable[..., Any], status: str, code: str, environ: dict[str
 def sqs() -> Iterator[Queues]:
     """SQS for as long as the block lasts."""
     made = Queues()
-    with _server(made.before) as made.url:
+    with server(made.before) as made.url:
         made.client.list_queues()
         yield made
 
 
 @contextmanager
-def _server(door: Callable[[Application], Application]) -> Iterator[str]:
+def server(door: Callable[[Application], Application] = lambda app: app) -> Iterator[str]:
+    """Embedded AWS, all of it, behind a door; gives its URL."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line a request otherwise
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    served = server._server
+    made = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
+    made.start()
+    host, port = made.get_host_and_port()
+    served = made._server
     if served is None:
         raise RuntimeError("moto did not start")
     served.app = door(served.app)
     try:
         yield f"http://{host}:{port}"
     finally:
-        server.stop()
+        made.stop()
 
 
 def _session() -> boto3.Session:

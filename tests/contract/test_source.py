@@ -3,7 +3,7 @@
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator, MutableMapping, Sequence
+from collections.abc import AsyncIterator, MutableMapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +13,6 @@ import anyio
 import pytest
 import structlog
 from aiobotocore.session import get_session
-from moto.server import ThreadedMotoServer
 
 from attachd import ports
 from attachd.decode import decode
@@ -438,15 +437,6 @@ class Unfinished:
 def body_of(delivery: Delivery) -> bytes:
     contact_id = decode(delivery.body, received_at=0.0, max_bytes=10_000).contact.id
     return contact_id.partition(" ")[2].encode()
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.fixture(

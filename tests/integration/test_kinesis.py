@@ -3,7 +3,7 @@
 import random
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import anyio
 import pytest
 from aiobotocore.session import get_session
-from moto.server import ThreadedMotoServer
 
 from attachd.errors import Misconfigured, Transient
 from attachd.model import Acknowledge, Delivery, Quarantine
@@ -421,15 +420,6 @@ async def test_a_pushed_shard_ends_with_its_children(server: Scripted) -> None:
 
 
 # ── an emulator ────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @asynccontextmanager

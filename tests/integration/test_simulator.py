@@ -15,7 +15,6 @@ from botocore import UNSIGNED
 from botocore.exceptions import ClientError
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from attachd.simulator import Delivery, Dials, EventBus, KinesisStream, Queue, Simulator, simulator
 from attachd.simulator.delivery import Target
@@ -24,6 +23,7 @@ from attachd.simulator.front import api
 from attachd.simulator.front.clock import ManualClock, Timekeeper
 from attachd.simulator.traffic.arrivals import Constant
 from attachd.simulator.traffic.plan import Traffic
+from embedded import server
 
 REGION = "eu-central-1"
 ONCE = {"total_max_attempts": 1}
@@ -413,17 +413,13 @@ async def test_two_simulators_stand_side_by_side() -> None:
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    monkeypatch.setenv("AWS_ENDPOINT_URL", url)
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    yield url
-    server.stop()
+    with server() as url:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.delenv("AWS_REGION", raising=False)
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        yield url
 
 
 async def queue(stack: AsyncExitStack) -> tuple[Any, str, str]:

@@ -11,10 +11,10 @@ from aiobotocore.session import get_session
 from botocore import UNSIGNED
 from hypothesis import given
 from hypothesis import strategies as st
-from moto.server import ThreadedMotoServer
 
 from attachd.simulator import Dials, Simulator, simulator
 from attachd.simulator.outlets.topics import parts
+from embedded import server
 
 REGION = "eu-central-1"
 SESSION = get_session()
@@ -24,17 +24,14 @@ EVENT = "application/vnd.amazonaws.connect.event."
 
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name in ("SNS", "SQS"):
-        monkeypatch.setenv(f"AWS_ENDPOINT_URL_{name}", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-    monkeypatch.delenv("AWS_REGION", raising=False)
-    monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
-    yield
-    server.stop()
+    with server() as url:
+        for name in ("SNS", "SQS"):
+            monkeypatch.setenv(f"AWS_ENDPOINT_URL_{name}", url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        monkeypatch.delenv("AWS_REGION", raising=False)
+        monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
+        yield
 
 
 class Topics:

@@ -4,7 +4,7 @@ import os
 import random
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +16,6 @@ import pytest
 import structlog
 from aiobotocore.session import get_session
 from aiohttp import web
-from moto.server import ThreadedMotoServer
 
 from attachd import aws
 from attachd.aws import NewSession
@@ -774,15 +773,6 @@ async def test_a_message_is_extended_for_as_long_as_its_quarantine_takes(sqs: Sc
 
 
 # ── what SQS, as moto plays it, does with ours ─────────────────────────────────────────────────
-
-
-@pytest.fixture(scope="module")
-def moto() -> Iterator[str]:
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 async def test_a_queue_that_does_not_exist_is_not_made(moto: str, monkeypatch: pytest.MonkeyPatch) -> None:
