@@ -80,8 +80,9 @@ class Soak:
 
     @property
     def growth(self) -> int:
-        """Of the last nine tenths."""
-        return max(self.held[1:]) - min(self.held[1:])
+        """From the lowest of the first tenths to that of the last: what swells comes down again, what stays, stays."""
+        some = max(1, len(self.held) // 3)
+        return max(0, min(self.held[-some:]) - min(self.held[1 : 1 + some]))
 
 
 async def main(events: int = EVENTS) -> bool:

@@ -181,7 +181,10 @@ async def test_a_kill_at_any_await_of_a_delivery_ends_with_one_bot(
         for name, it in found.items():
             (key,) = [key for key in robot.accepted if key.startswith(it.contact_id)]
             generation = int(key.rpartition("_")[2])
-            assert bots[it.contact_id] == {"existed": generation, "connected": 1, "spoke": 1}, name
+            bot = bots[it.contact_id]
+            assert (bot["connected"], bot["spoke"]) == (1, 1), name
+            # One a generation; none of one whose only request died with its process before it had left.
+            assert 1 <= bot["existed"] <= generation, name
             again += [name] if generation > 1 else []
         assert len(robot.accepted) == len(found) + 1
         assert len(again) < len(found) / 2, (
