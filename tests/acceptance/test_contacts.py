@@ -18,6 +18,7 @@ from attachd.journals.sqlite import SqliteJournal
 from attachd.lifecycle import Entry, Stage
 from attachd.model import Beat
 
+LONG = "7228b21b-dc21-4d4f-ac79-a27cacf0ff99"
 ARN = "arn:aws:connect:eu-central-1:111122223333:instance/5a3b9c1e-0000-4000-8000-0123456789ab"
 
 
@@ -107,6 +108,33 @@ async def test_one_contact_is_shown_and_one_that_is_not_known_is_said_not_to_be(
     for expected in ("attached", "ava", ARN, "gone"):
         assert expected in shown.stdout
     assert (unknown.returncode, unknown.stderr) == (1, "attachd: the journal does not know contact c-9\n")
+
+
+async def test_the_configuration_may_be_named_before_the_verb_too(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (config, journal):
+        shown = await typed("--config", config, "--json", "show", "stranded")
+        assert json.loads(shown.stdout)["contact_id"] == "stranded"
+        assert (await typed("--config", config, "forget", "stranded")).returncode == 0
+        assert await journal.get("stranded") is None
+        filtered = await typed("--bot", "ava", "--config", config, "forget", "served")
+        assert (filtered.returncode, await journal.get("served") is not None) == (2, True)
+        assert "a list" in filtered.stderr
+
+
+async def test_a_contacts_id_is_whole_however_narrow_the_terminal_since_show_asks_for_it(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as (config, journal):
+        await journal.put(Entry(LONG, Stage.CLAIMED, 1, time.time(), "us", bot="concierge", rule="web chat"))
+        listed = attachd("contacts", "--config", config, env={"COLUMNS": "80"})
+    assert LONG in listed.stdout
+
+
+async def test_people_are_told_times_that_they_can_read(tmp_path: Path) -> None:
+    async with serving(tmp_path) as (config, journal):
+        await journal.put(Entry(LONG, Stage.CLAIMED, 1, 1_800_000_000.0, "us"))
+        shown = await typed("show", LONG, "--config", config)
+    assert "2027-01-15T08:00:00.000Z" in shown.stdout
 
 
 async def test_a_contact_is_forgotten_unless_it_is_being_served(tmp_path: Path) -> None:

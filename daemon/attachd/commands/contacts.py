@@ -1,9 +1,12 @@
 """What the journal knows of contacts: listed, shown, forgotten, taken up again. Beside a service that runs, or without."""
 
 import json
+import os
+import sys
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from datetime import UTC, datetime
 from math import inf
 from pathlib import Path
 from typing import Annotated, Final, TypeVar
@@ -12,7 +15,7 @@ import anyio
 import typer
 from pydantic import TypeAdapter, ValidationError
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 from rich.text import Text
 
 from attachd import contacts, logs, settings, wiring
@@ -61,6 +64,14 @@ def listing(
 ) -> None:
     """List what the journal knows: a contact a line, those that changed last at the end."""
     if context.invoked_subcommand is not None:
+        if stage or bot or age or older_than or watch:
+            raise typer.BadParameter(
+                f"--stage, --bot, --age, --older-than and --watch are for a list, not for {context.invoked_subcommand}"
+            )
+        # Ignored, `contacts --config staging.toml forget ID` would forget in production.
+        context.default_map = {
+            verb: {"config": config, "as_json": as_json} for verb in ("show", "forget", "retry")
+        }
         return
     youngest = _seconds(older_than, "--older-than") if older_than else -inf
     oldest = _seconds(age, "--age") if age else inf
@@ -97,7 +108,7 @@ def show(contact_id: ContactId, config: ConfigFile = DEFAULT_CONFIG, *, as_json:
         typer.echo(json.dumps(found.as_json()))
         return
     for name, value in found.as_json().items():
-        typer.echo(f"{name:16}{'–' if value is None else printable(str(value))}")
+        typer.echo(f"{name:16}{_readable(name, value)}")
 
 
 @app.command()
@@ -135,12 +146,33 @@ def _with_journal(config: Path, do: Callable[[Journal], Awaitable[T]]) -> T:
     raise typer.Exit(1)
 
 
+def _readable(name: str, value: object) -> str:
+    if value is None:
+        return "–"
+    if isinstance(value, float) and (name == "since" or name.endswith("_at")):
+        moment = datetime.fromtimestamp(value, UTC)
+        return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return printable(str(value))
+
+
 def _console() -> Console:
-    return Console(highlight=False, markup=False)
+    wide = None if sys.stdout.isatty() or "COLUMNS" in os.environ else 200
+    return Console(highlight=False, markup=False, width=wide)
 
 
 def _table(found: Sequence[Known]) -> Table:
-    table = Table("contact", "stage", "bot", "rule", "gen.", "age", "owner", "reason")
+    # An id that is cut short cannot be given to `show`; what may be folded is the rest.
+    longest = max((len(printable(one.entry.contact_id)) for one in found), default=0)
+    table = Table(
+        Column("contact", no_wrap=True, min_width=longest),
+        Column("stage", no_wrap=True),
+        "bot",
+        "rule",
+        Column("gen.", no_wrap=True),
+        Column("age", no_wrap=True),
+        "owner",
+        "reason",
+    )
     for one in found:
         entry = one.entry
         owner = {None: "", True: "at work", False: "gone"}[one.alive]
