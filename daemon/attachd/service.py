@@ -26,6 +26,7 @@ from attachd.ports import Source
 from attachd.progress import Progress
 from attachd.retry import Backoff
 from attachd.slots import Slots
+from attachd.spells import Spell
 from attachd.standing import Standing
 from attachd.traces import Trace
 
@@ -117,6 +118,7 @@ class Service:
         self.ready = anyio.Event()
         self._carried: set[_Carried] = set()
         self._standings = {each.name: Standing(each, counts=each not in own) for each in self._sources}
+        self._spells = {each.name: Spell() for each in self._sources}
         for source in sources:
             metrics.source_up.labels(source.name).set_function(partial(self._up, source.name))
 
@@ -178,12 +180,10 @@ class Service:
                 work.start_soon(self._see_through, source, delivery)
             failures = failures + 1 if error else 0
             self._standings[source.name].polled(error)
+            self._tell(source, error)
             self._judge_readiness()
             if failures:
                 delay = _PULL_BACKOFF.delay(failures, None, self._dice)
-                log.warning(
-                    "source.poll_failed", source=source.name, reason=error, next=f"again in {delay:.1f} s"
-                )
                 with anyio.move_on_after(delay):
                     await self._stopping.wait()
             elif self._limits.crowded():
@@ -191,6 +191,22 @@ class Service:
                 # it nearer to the queue's dead letters.
                 with anyio.move_on_after(_CROWDED_SECONDS):
                     await self._stopping.wait()
+
+    def _tell(self, source: Source, error: str | None) -> None:
+        """An outage of a source lasts thousands of polls; the log has a line a minute of it, and one when it is over."""
+        spell, now = self._spells[source.name], anyio.current_time()
+        if error is not None:
+            if spell.failed(error, now):
+                log.warning(
+                    "source.poll_failed",
+                    source=source.name,
+                    reason=error,
+                    next=f"polled again and again, at most {_PULL_BACKOFF.cap:.0f} s apart; told once a minute",
+                )
+        elif (over := spell.succeeded(now)) is not None:
+            log.info(
+                "source.answers", source=source.name, failures=over.failures, seconds=round(over.seconds, 1)
+            )
 
     def _judge_readiness(self) -> None:
         """A source that fails must not keep systemd from the others."""

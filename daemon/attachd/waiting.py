@@ -20,15 +20,19 @@ import anyio
 import structlog
 
 from attachd.errors import Permanent, Transient
+from attachd.failures import OF_THE_INSTANCE
 from attachd.model import Outcome
 from attachd.quota import Quota, Rate
 from attachd.seats import Seat, Seats, before
+from attachd.spells import Spell
 
 _TICK_SECONDS: Final = 1e-6  # a wait that rounding has left over must still move the clock
 _LOOK_SECONDS: Final = 1.0
 _RECOVERING_LOOK_SECONDS: Final = 0.25  # a rate that recovers makes a wait shorter than it was thought
 #: Back to oldest first only once the backlog drains in this part of the patience, so that the order does not flutter.
 _CALM: Final = 0.5
+#: A throttle now and then is how the rate is found; so many calls in a row, of whatever contacts, are an outage.
+_SPELL: Final = 5
 
 log = structlog.get_logger(__name__)
 
@@ -88,6 +92,7 @@ class Room:
         self.name = name
         self._full = full
         self._on_depth = on_depth
+        self._spell = Spell(_SPELL)
         self._rows: Seats[_Seat, Gate] = Seats()
         self._seats: dict[str, list[_Seat]] = {}
         self._taken = 0
@@ -165,11 +170,36 @@ class Room:
         except Transient as error:
             if error.reason == "throttled":
                 self._quota.throttled(sent_at, anyio.current_time())
+            if error.reason not in OF_THE_INSTANCE:  # of those its circuit tells
+                self._failed(str(error))
             raise
         except Permanent:
-            self._quota.granted()
+            self._got_through()
             raise
+        self._got_through()
+
+    def _failed(self, why: str) -> None:
+        if self._spell.failed(why, anyio.current_time()):
+            log.warning(
+                "connect.failing",
+                room=self.name,
+                reason=why,
+                waiting=self._taken,
+                next="each chat tries again while its rule's patience lasts; told once a minute",
+            )
+
+    def _got_through(self) -> None:
         self._quota.granted()
+        if (over := self._spell.succeeded(anyio.current_time())) is not None:
+            log.info(
+                "connect.answers", room=self.name, failures=over.failures, seconds=round(over.seconds, 1)
+            )
+
+    @property
+    def trouble(self) -> str | None:
+        """Why no call gets through, in a sentence; None when calls do, or nobody called lately."""
+        why = self._spell.why(anyio.current_time())
+        return None if why is None else f"{self.name}: no call gets through: {why}"
 
     def change(self, rate: Rate | None) -> None:
         """Have another rate from now on; None at all for None."""

@@ -8,6 +8,7 @@ from typing import Any
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from attachd.errors import Transient
 from attachd.model import Acknowledge, Delivery, Disposition, Handoff, Outcome, Quarantine, Release
@@ -252,6 +253,20 @@ async def test_a_poll_that_fails_makes_the_service_unready_until_one_succeeds() 
         assert world.service.trouble == []
         world.service.stop()
         assert world.service.trouble == ["draining: no new chats are taken"]
+
+
+async def test_an_outage_of_a_source_is_a_line_a_minute_in_the_log_and_one_when_it_is_over() -> None:
+    world = World()
+    world.source.faults.extend([Transient("not_found", "the queue is gone")] * 30)
+    with capture_logs() as said:
+        async with world.serving():
+            with anyio.fail_after(600):
+                await world.service.ready.wait()
+    told = [line for line in said if line["event"].startswith("source.")]
+    assert [line["event"] for line in told[-1:]] == ["source.answers"]
+    assert told[-1]["failures"] == 30
+    assert {line["event"] for line in told[:-1]} == {"source.poll_failed"}
+    assert 1 <= len(told) - 1 <= 1 + told[-1]["seconds"] / 60
 
 
 async def test_a_source_of_our_own_making_is_served_and_says_nothing_of_whether_events_come(

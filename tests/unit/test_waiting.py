@@ -1,6 +1,7 @@
 """The room before the quota: order, patience, calling away, and no token lost or spent in vain."""
 
 import asyncio
+import contextlib
 import gc
 import math
 import random
@@ -13,6 +14,7 @@ import anyio.lowlevel
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from attachd.errors import Permanent, Transient
 from attachd.model import Outcome
@@ -549,6 +551,51 @@ async def test_a_refusal_for_another_reason_says_that_the_rate_was_granted() -> 
     assert room.granted_rate == pytest.approx(
         5 * 0.9 * 0.9, rel=0.01
     )  # gentle cuts: calls got through between
+
+
+async def test_an_outage_of_connect_is_told_once_a_minute_and_at_its_end_and_makes_unready_while_anybody_calls() -> (
+    None
+):
+    room = Room(Quota(Rate(5.0, 8)), name="CreateParticipant 1/r")
+
+    async def call(error: Exception | None) -> None:
+        await anyio.sleep(1)
+        with contextlib.suppress(Transient), room.spending():
+            if error is not None:
+                raise error
+
+    with capture_logs() as said:
+        for _ in range(4):
+            await call(Transient("throttled"))
+        await call(None)
+        assert (said, room.trouble) == ([], None)
+        for _ in range(70):
+            await call(Transient("connect_unavailable", "CreateParticipant answered 503"))
+        assert (
+            room.trouble
+            == "CreateParticipant 1/r: no call gets through: connect_unavailable: CreateParticipant answered 503"
+        )
+        await call(None)
+        assert room.trouble is None
+    assert [(line["event"], line["log_level"]) for line in said] == [
+        ("connect.failing", "warning"),
+        ("connect.failing", "warning"),
+        ("connect.answers", "info"),
+    ]
+    for _ in range(5):
+        await call(Transient("timeout"))
+    assert room.trouble is not None
+    await anyio.sleep(60)
+    assert room.trouble is None, "nobody called for a minute: nobody knows"
+
+
+async def test_what_the_instances_circuit_tells_the_room_does_not_tell_again() -> None:
+    room = Room(Quota(Rate(5.0, 8)))
+    with capture_logs() as said:
+        for _ in range(20):
+            with pytest.raises(Transient), room.spending():
+                raise Transient("access_denied")
+    assert (said, room.trouble) == ([], None)
 
 
 async def test_priority_goes_before_age_in_either_order() -> None:

@@ -173,14 +173,24 @@ class ResumeSource:
     async def _take_recalled(self) -> None:
         """What an operator asked for, as of now: patience begins anew."""
         try:
-            for contact_id in await self._journal.recalled():
+            asked = await self._journal.recalled()
+        except Transient as error:  # what was asked for stays there; the journal's silence is told where it is watched
+            log.debug("resume.not_asked", reason=str(error))
+            return
+        for contact_id in asked:
+            try:
                 entry = await self._journal.get(contact_id)
                 if entry is None or entry.stage not in UNFINISHED or entry.instance_arn is None:
                     log.info("resume.nothing_to_do", contact=contact_id)
                 else:
                     await self._look_at(entry, self._now())
-        except Transient as error:
-            log.warning("resume.not_recalled", reason=str(error), next="type `attachd contacts retry` again")
+            except Transient as error:
+                log.warning(
+                    "resume.not_recalled",
+                    contact=contact_id,
+                    reason=str(error),
+                    next="type `attachd contacts retry` again",
+                )
 
     async def _look_at(self, entry: Entry, since: float | None) -> bool:
         """Hand the contact out if it still wants a bot; whether it was.

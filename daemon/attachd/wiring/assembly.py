@@ -73,6 +73,7 @@ class App:
             *self.service.trouble,
             *self.journal.trouble,
             *self.instances.trouble,
+            *(why for room in self.instances.rooms() if (why := room.trouble) is not None),
             *self.gates.trouble,
         ]
 
