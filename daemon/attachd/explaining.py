@@ -157,7 +157,9 @@ def tried(rules: Rules, folder: Path) -> Iterator[Trial]:
 def _expected(path: Path) -> dict[str, Expectation]:
     try:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise Misconfigured([f"{path}: {error.strerror}; it says which bot each event is to get"]) from None
+    except (ValueError, RecursionError) as error:
         raise Misconfigured([f"{path}: {error}"]) from None
     expected: dict[str, Expectation] = {}
     problems: list[str] = []

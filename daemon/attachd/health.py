@@ -5,6 +5,7 @@
 /metrics   the Prometheus text format.
 """
 
+import errno
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -55,11 +56,20 @@ async def serving(
         try:
             await site.start()
         except (OSError, UnicodeError) as error:
-            raise Misconfigured([f"[health] listen {listen}: {error}"]) from None
+            raise Misconfigured([f"[health] listen {listen}: {_why(error)}"]) from None
         bound = runner.addresses[0]
         yield "http://{}:{}".format(f"[{bound[0]}]" if ":" in bound[0] else bound[0], bound[1])
     finally:
         await runner.cleanup()
+
+
+def _why(error: OSError | UnicodeError) -> str:
+    if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
+        return (
+            "another process listens there, perhaps another attachd; "
+            "give this one a port of its own: ATTACHD_HEALTH__LISTEN=127.0.0.1:8081"
+        )
+    return str(error)
 
 
 def _verdict(problems: Sequence[str]) -> web.Response:

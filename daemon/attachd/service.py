@@ -26,7 +26,7 @@ from attachd.ports import Source
 from attachd.progress import Progress
 from attachd.retry import Backoff
 from attachd.slots import Slots
-from attachd.spells import Spell
+from attachd.spells import TOLD_AGAIN, Spell
 from attachd.standing import Standing
 from attachd.traces import Trace
 
@@ -201,12 +201,10 @@ class Service:
                     "source.poll_failed",
                     source=source.name,
                     reason=error,
-                    next=f"polled again and again, at most {_PULL_BACKOFF.cap:.0f} s apart; told once a minute",
+                    next=TOLD_AGAIN,
                 )
         elif (over := spell.succeeded(now)) is not None:
-            log.info(
-                "source.answers", source=source.name, failures=over.failures, seconds=round(over.seconds, 1)
-            )
+            log.info("source.answers", source=source.name, **over.told)
 
     def _judge_readiness(self) -> None:
         """A source that fails must not keep systemd from the others."""

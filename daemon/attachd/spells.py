@@ -1,11 +1,13 @@
 """A spell of failures: told when it begins, once a minute while it lasts, and when it is over; not at every try."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from math import inf
 from typing import Final
 
 #: What lasts is told again after so long.
 _AGAIN_SECONDS: Final = 60.0
+TOLD_AGAIN: Final = "tried again and again, ever more slowly, and told once a minute"
 #: Nobody tried for so long: what failed then says nothing of now.
 _STALE_SECONDS: Final = 60.0
 
@@ -21,6 +23,11 @@ class Over:
 
     failures: int
     seconds: float
+
+    @property
+    def told(self) -> Mapping[str, float]:
+        """For the log."""
+        return {"failures": self.failures, "seconds": round(self.seconds, 1)}
 
 
 class Spell:

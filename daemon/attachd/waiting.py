@@ -191,15 +191,13 @@ class Room:
     def _got_through(self) -> None:
         self._quota.granted()
         if (over := self._spell.succeeded(anyio.current_time())) is not None:
-            log.info(
-                "connect.answers", room=self.name, failures=over.failures, seconds=round(over.seconds, 1)
-            )
+            log.info("connect.answers", room=self.name, **over.told)
 
     @property
     def trouble(self) -> str | None:
         """Why no call gets through, in a sentence; None when calls do, or nobody called lately."""
         why = self._spell.why(anyio.current_time())
-        return None if why is None else f"{self.name}: no call gets through: {why}"
+        return None if why is None else f"Amazon Connect, {self.name}: no call gets through: {why}"
 
     def change(self, rate: Rate | None) -> None:
         """Have another rate from now on; None at all for None."""

@@ -130,7 +130,15 @@ def test_a_bad_configuration_names_file_table_key_and_every_error_at_once(tmp_pa
 def test_a_missing_file_or_secret_is_a_configuration_error(tmp_path: Path) -> None:
     missing = attachd("check", "--config", str(tmp_path / "none.toml"))
     assert missing.returncode == 78
-    assert "No such file" in missing.stderr
+    assert missing.stderr == (
+        f"attachd: {tmp_path}/none.toml: No such file or directory; name another one with --config FILE\n"
+    )
+    nothing = attachd("rules", "test", str(tmp_path), "--config", configured(tmp_path))
+    assert nothing.stderr == (
+        f"attachd: {tmp_path}/expected.toml: No such file or directory; it says which bot each event is to get\n"
+    )
+    no_event = attachd("explain", "none.json", "--config", configured(tmp_path))
+    assert no_event.stderr == "attachd: none.json: No such file or directory\n"
     unset = attachd("check", "--config", configured(tmp_path), env={"BOT_KEY": ""})
     assert unset.returncode == 78
     assert "[runtimes.ava] secret environment variable BOT_KEY is empty" in unset.stderr

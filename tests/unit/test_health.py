@@ -79,7 +79,8 @@ async def test_a_port_in_use_is_a_misconfiguration_that_names_it() -> None:
             await _get(Service(), listen=listen)
     (problem,) = refusal.value.problems
     assert problem.startswith(f"[health] listen {listen}: ")
-    assert "in use" in problem
+    assert "another process listens there" in problem
+    assert "ATTACHD_HEALTH__LISTEN=" in problem
 
 
 @pytest.mark.parametrize("listen", ["192.0.2.1:0", "no.such.host.invalid:0", f"{'x' * 70}:0"])

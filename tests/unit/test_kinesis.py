@@ -214,6 +214,19 @@ async def test_a_shard_falls_behind_by_the_second_while_it_is_not_read() -> None
         assert source.behind == pytest.approx(60, abs=1.5)
 
 
+async def test_a_shard_that_cannot_be_read_is_a_line_a_minute_in_the_log_and_one_when_it_is_over() -> None:
+    stream = MemoryStream()
+    source = consumer(stream, MemoryLeases())
+    with capture_logs() as said:
+        async with source.open():
+            stream.faults[FIRST].extend(Transient("not_found") for _ in range(40))
+            await anyio.sleep(1200)
+    told = [line for line in said if line["event"].startswith("kinesis.read_")]
+    assert (told[-1]["event"], told[-1]["failures"]) == ("kinesis.read_answers", 40)
+    assert {line["event"] for line in told[:-1]} == {"kinesis.read_failed"}
+    assert 1 < len(told) - 1 <= 1 + told[-1]["seconds"] / 60
+
+
 async def test_a_record_that_is_never_finished_stops_its_shard_in_the_end_and_that_is_said(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

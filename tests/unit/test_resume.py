@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import anyio
 import pytest
 import structlog
+from structlog.testing import capture_logs
 
 from attachd.decode import decode
 from attachd.errors import Permanent, Transient
@@ -227,3 +228,15 @@ async def test_what_is_recalled_is_taken_up_within_seconds_and_its_patience_begi
             (delivery,) = await source.receive(10)
         event = decode(delivery.body, received_at=now(), max_bytes=10_000)
         assert (delivery.id, now() - event.time < 6) == ("c-1", True)
+
+
+class SilentJournal(MemoryJournal):
+    async def recalled(self) -> list[str]:
+        raise Transient("journal_gone")
+
+
+async def test_a_journal_that_is_silent_is_told_elsewhere_and_not_at_every_look_for_requests() -> None:
+    with capture_logs() as said:
+        async with World(journal=SilentJournal()).resuming() as source:
+            assert await received(source, 60) == []
+    assert [line["event"] for line in said if line["log_level"] != "debug"] == ["resume.done"]

@@ -573,7 +573,7 @@ async def test_an_outage_of_connect_is_told_once_a_minute_and_at_its_end_and_mak
             await call(Transient("connect_unavailable", "CreateParticipant answered 503"))
         assert (
             room.trouble
-            == "CreateParticipant 1/r: no call gets through: connect_unavailable: CreateParticipant answered 503"
+            == "Amazon Connect, CreateParticipant 1/r: no call gets through: connect_unavailable: CreateParticipant answered 503"
         )
         await call(None)
         assert room.trouble is None

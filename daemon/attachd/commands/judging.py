@@ -62,7 +62,8 @@ def explain(
         body = sys.stdin.buffer.read() if str(event) == "-" else event.read_bytes()
         told = explained(rules, body, attributes)
     except (OSError, Permanent) as error:
-        typer.echo(f"{event}: {error}", err=True)
+        why = error.strerror if isinstance(error, OSError) else error
+        typer.echo(f"attachd: {event}: {why}", err=True)
         raise typer.Exit(1) from None
     if as_json:
         typer.echo(json.dumps(told.as_json()))
@@ -93,7 +94,7 @@ def rules_test(
         try:
             trials = list(tried(rules, folder))
         except OSError as error:
-            typer.echo(f"{folder}: {error}", err=True)
+            typer.echo(f"attachd: {error.filename or folder}: {error.strerror}", err=True)
             raise typer.Exit(1) from None
     wrong = [trial for trial in trials if trial.wrong]
     if as_json:

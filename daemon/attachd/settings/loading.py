@@ -31,7 +31,9 @@ def load(path: Path) -> Settings:
     """
     try:
         data = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:  # tomllib's and UTF-8's errors are ValueErrors
+    except OSError as error:
+        raise Misconfigured([f"{path}: {error.strerror}; name another one with --config FILE"]) from None
+    except (ValueError, RecursionError) as error:  # tomllib's and UTF-8's errors are ValueErrors
         raise Misconfigured([f"{path}: {error}"]) from None
     problems = list(_strange_environment(os.environ))
     unknown = [key for key in data if key not in Settings.model_fields]

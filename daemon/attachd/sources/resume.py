@@ -174,7 +174,9 @@ class ResumeSource:
         """What an operator asked for, as of now: patience begins anew."""
         try:
             asked = await self._journal.recalled()
-        except Transient as error:  # what was asked for stays there; the journal's silence is told where it is watched
+        except (
+            Transient
+        ) as error:  # what was asked for stays there; the journal's silence is told where it is watched
             log.debug("resume.not_asked", reason=str(error))
             return
         for contact_id in asked:

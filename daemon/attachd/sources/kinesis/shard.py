@@ -20,6 +20,7 @@ from attachd.retry import Backoff
 from attachd.sources.kinesis.aggregation import bodies
 from attachd.sources.kinesis.timing import Timing
 from attachd.sources.kinesis.window import Window
+from attachd.spells import TOLD_AGAIN, Spell
 from attachd.streams import Batch, Lease, Position
 
 _WAITING: Final = 500  # records read and not yet handed out: beyond these a shard is not read on
@@ -231,7 +232,7 @@ class Held:
     # ── the records ────────────────────────────────────────────────────────────────────────────
 
     async def _read(self) -> None:
-        failures = 0
+        failures, spell = 0, Spell()
         while self._children is None and not self._replaced:
             self._report_reading()
             try:
@@ -240,6 +241,8 @@ class Held:
                     async for batch in batches:
                         failures = 0
                         self.trouble.pop("read", None)
+                        if (over := spell.succeeded(anyio.current_time())) is not None:
+                            log.info("kinesis.read_answers", shard=self.id, **over.told)
                         self._take(batch)
                         await self._room()
                         self._report_reading()
@@ -252,9 +255,8 @@ class Held:
                 failures += 1
                 self.trouble["read"] = error
                 delay = _READ_BACKOFF.delay(failures, error.after, self._dice)
-                log.warning(
-                    "kinesis.read_failed", shard=self.id, reason=str(error), next=f"again in {delay:.1f} s"
-                )
+                if spell.failed(str(error), anyio.current_time()):
+                    log.warning("kinesis.read_failed", shard=self.id, reason=str(error), next=TOLD_AGAIN)
                 await anyio.sleep(delay)
         self._progress.done(self._task("read"))
 

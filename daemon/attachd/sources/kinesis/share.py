@@ -17,6 +17,7 @@ from attachd.retry import Backoff
 from attachd.sources.kinesis.assignment import Watch, choose, plan
 from attachd.sources.kinesis.shard import Entry, Held
 from attachd.sources.kinesis.timing import Timing
+from attachd.spells import TOLD_AGAIN, Spell
 from attachd.streams import Edge, Lease
 
 _LET_GO_SECONDS: Final = 5.0
@@ -133,7 +134,7 @@ class Share:
         task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
     ) -> None:
         """Do it until we close; started once it was tried. A shard that ends calls for the next round at once."""
-        tried, failures = False, 0
+        tried, failures, spell = False, 0, Spell()
         while not self._closing:
             hurried = self._hurried
             self._progress.reporter(self._task(what), self._timing.stall)
@@ -141,16 +142,19 @@ class Share:
                 await work()
                 self._trouble.pop(what, None)
                 failures = 0
+                if (over := spell.succeeded(anyio.current_time())) is not None:
+                    log.info("kinesis.round_answers", round=what, stream=self._stream.name, **over.told)
             except Transient as error:
                 self._trouble[what] = error
                 failures += 1
-                log.warning(
-                    "kinesis.round_failed",
-                    round=what,
-                    stream=self._stream.name,
-                    reason=str(error),
-                    next="again soon",
-                )
+                if spell.failed(str(error), anyio.current_time()):
+                    log.warning(
+                        "kinesis.round_failed",
+                        round=what,
+                        stream=self._stream.name,
+                        reason=str(error),
+                        next=TOLD_AGAIN,
+                    )
             if not tried:
                 task_status.started()
                 tried = True
