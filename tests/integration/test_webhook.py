@@ -2,6 +2,7 @@
 
 import base64
 import json
+import re
 import time
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -464,11 +465,19 @@ async def test_a_refused_connection_had_no_effect_for_certain() -> None:
         unused.bind(("127.0.0.1", 0))
         nobody = await transient(offer(Bots(f"http://127.0.0.1:{unused.getsockname()[1]}/attach")))
     assert (nobody.reason, nobody.ambiguous) == ("unreachable", False)
+    assert "Connection refused" in str(nobody)
+
+
+async def test_a_name_that_nobody_knows_is_told_from_a_port_where_nobody_listens() -> None:
+    nobody = await transient(offer(Bots("http://no-such-host.invalid/attach")))
+    assert (nobody.reason, nobody.ambiguous) == ("unreachable", False)
+    assert re.search("[Nn]ame|resolution", str(nobody))
 
 
 async def test_a_socket_that_is_not_there_had_no_effect_for_certain(tmp_path: Path) -> None:
     nobody = await transient(offer(Bots(f"unix://{tmp_path}/missing.sock")))
     assert (nobody.reason, nobody.ambiguous) == ("unreachable", False)
+    assert "No such file" in str(nobody)
 
 
 async def test_a_bot_that_starts_again_is_reached_again(tmp_path: Path) -> None:

@@ -17,7 +17,9 @@ Redirects are not followed, and no proxy is used: a credential goes where the op
 ours, not Standard Webhooks': the token lives for 15 s, so a try is short, and none outlives the token.
 """
 
+import os
 import re
+import socket
 import ssl
 from base64 import b64decode
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -148,7 +150,7 @@ class WebhookRuntime:
         except aiohttp.ClientSSLError as error:
             raise Transient("tls", f"{self._where}: {_tls_problem(error)}") from None
         except aiohttp.ClientConnectorError as error:
-            raise Transient("unreachable", f"{self._where}: {type(error).__name__}") from None
+            raise Transient("unreachable", f"{self._where}: {_no_connection(error)}") from None
         except (aiohttp.ClientError, OSError) as error:
             if isinstance(error.__cause__, ssl.SSLError):  # of ours, TLS 1.3 complains after the handshake
                 detail = f"{self._where}: {_tls_problem(error.__cause__)}"
@@ -182,6 +184,14 @@ def _tls_problem(error: BaseException) -> str:
     """In OpenSSL's own words, such as ``certificate has expired`` or ``TLSV13_ALERT_CERTIFICATE_REQUIRED``."""
     cause = error.__cause__ or error
     return str(getattr(cause, "verify_message", "") or getattr(cause, "reason", "") or type(error).__name__)
+
+
+def _no_connection(error: aiohttp.ClientConnectorError) -> str:
+    """In the system's own words: whether nobody listens or there is no such name is all the difference at night."""
+    why = error.os_error
+    if isinstance(why, socket.gaierror):
+        return why.strerror or type(why).__name__
+    return os.strerror(why.errno) if why.errno else type(error).__name__
 
 
 def _judge(status: int, retry_after: str | None) -> None:

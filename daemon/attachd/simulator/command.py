@@ -57,10 +57,11 @@ def simulate(  # noqa: PLR0913 - each is an option
         ),
     ] = None,
     rate: Annotated[
-        float | None, typer.Option(help=f"CreateParticipant calls per second [default: {_DEFAULT.rate:g}].")
+        float | None,
+        typer.Option(help=f"CreateParticipant calls per second, {_DEFAULT.rate:g} unless given."),
     ] = None,
     burst: Annotated[
-        float | None, typer.Option(help=f"CreateParticipant calls at once [default: {_DEFAULT.burst:g}].")
+        float | None, typer.Option(help=f"CreateParticipant calls at once, {_DEFAULT.burst:g} unless given.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option(help="Same seed, same ids, tokens and faults; left out, a new one.")

@@ -60,7 +60,15 @@ async def run(
             beside.start_soon(_keep_systemd_informed, app, notifier)
             if mode.events is not None:
                 beside.start_soon(_stop_with, mode.events, service)
-            log.info("attachd.starting", version=parts.USER_AGENT, health=address)
+            log.info(
+                "attachd.starting",
+                version=parts.USER_AGENT,
+                health=address,
+                journal=config.journal.type,
+                sources=len(config.origins),
+                rules=len(config.rules),
+                bots=len(config.bots),
+            )
             await service.run()
             beside.cancel_scope.cancel()
         log.info("attachd.stopped")
