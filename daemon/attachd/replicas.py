@@ -220,7 +220,7 @@ class Replicas:
         return Beat(owner, count, waiting, reserved=share + over * part if share else 0.0)
 
     def _use(self, share: float, count: int) -> None:
-        if count != max(1, self.count):  # that one that starts is alone is no news
+        if max(1, count) != max(1, self.count):  # that one that starts is alone is no news
             log.info("replicas", count=count)
         if (share, count) != (self.share, self.count):
             self.share, self.count = share, count

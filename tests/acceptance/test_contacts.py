@@ -84,6 +84,7 @@ async def test_contacts_are_listed_beside_the_service_by_stage_bot_and_age(tmp_p
         wrong = await typed("--older-than", "soon", "--config", config)
         assert wrong.returncode == 2
         assert "not a duration" in wrong.stderr
+        assert "Value error" not in wrong.stderr
 
 
 async def test_the_table_says_whose_owner_is_at_work_and_shows_nothing_that_steers_a_terminal(

@@ -304,6 +304,18 @@ async def test_a_single_replica_has_everything_from_its_first_moment(fleet: Flee
         assert fleet.shares == {"r0": 1.0}
 
 
+async def test_how_many_there_are_is_told_when_it_changes_and_not_that_one_that_starts_is_alone(
+    fleet: Fleet,
+) -> None:
+    with capture_logs() as said:
+        async with fleet.running(0.0):
+            await anyio.sleep(20)
+        assert [line for line in said if line["event"] == "replicas"] == []
+        async with fleet.running(0.0, 0.5):
+            await anyio.sleep(20)
+    assert 2 in [line["count"] for line in said if line["event"] == "replicas"]
+
+
 async def test_on_a_journal_for_one_process_the_whole_quota_is_ours() -> None:
     told: list[tuple[float, int]] = []
     one = Replicas(

@@ -129,7 +129,9 @@ def _seconds(given: str, option: str) -> float:
     try:
         return _DURATION.validate_python(given)
     except ValidationError as error:
-        raise typer.BadParameter(error.errors()[0]["msg"], param_hint=option) from None
+        raise typer.BadParameter(
+            error.errors()[0]["msg"].removeprefix("Value error, "), param_hint=option
+        ) from None
 
 
 def _with_journal(config: Path, do: Callable[[Journal], Awaitable[T]]) -> T:
