@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 
 from attachd import settings
+from attachd.errors import Transient
 from attachd.journals.sqlite import SqliteJournal
 from attachd.lifecycle import Entry, Stage
+from attachd.testing import MemoryRuntime
 from attachd.wiring.assembly import AS_CONFIGURED, assembled
 
 CONFIG = """
@@ -68,3 +70,23 @@ async def test_a_bot_with_a_cap_has_the_chats_after_a_restart_that_it_had_before
         assert app.gates.open_chats("concierge") == 2
         app.gates.ended("c-2")
         assert app.gates.open_chats("concierge") == 1
+
+
+@pytest.mark.real_time
+async def test_the_gauge_of_a_runtimes_circuit_says_what_readyz_says(tmp_path: Path) -> None:
+    (tmp_path / "attachd.toml").write_text(CONFIG.format(folder=tmp_path))
+    async with assembled(settings.load(tmp_path / "attachd.toml"), AS_CONFIGURED) as app:
+        gate = app.gates.runtimes["ava"]
+        gate.runtime = MemoryRuntime()
+
+        def told() -> tuple[float, bool]:
+            labels = {"kind": "runtime", "name": "ava"}
+            shown = app.metrics.registry.get_sample_value("attachd_circuit_open", labels)
+            assert shown is not None
+            return shown, any("circuit open" in sentence for sentence in app.trouble)
+
+        assert told() == (0, False)
+        app.gates.heard("ava", Transient("draining", after=0.0))
+        assert told() == (1, True)
+        await gate.probe()
+        assert told() == (0, False)
