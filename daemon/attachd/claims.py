@@ -148,6 +148,11 @@ class Claims:
     async def _take(self, contact_id: str, instance_arn: str | None, since: float | None) -> Entry:
         entry = await self._journal.get(contact_id)
         while True:
+            claimed = lifecycle.claim(
+                entry, contact_id, self._owner, self._now(), instance_arn=instance_arn, since=since
+            )
+            if isinstance(claimed, Outcome):  # whoever still has it: there is nothing left to do
+                raise Permanent(claimed, detail=f"contact {contact_id} is {entry.stage if entry else 'new'}")
             rival = entry.owner if entry is not None else None
             if rival is not None and rival != self._owner and await self._alive(rival):
                 raise Transient(
@@ -155,11 +160,6 @@ class Claims:
                     f"contact {contact_id} is in the hand of {rival}",
                     after=self._rival_seconds,
                 )
-            claimed = lifecycle.claim(
-                entry, contact_id, self._owner, self._now(), instance_arn=instance_arn, since=since
-            )
-            if isinstance(claimed, Outcome):
-                raise Permanent(claimed, detail=f"contact {contact_id} is {entry.stage if entry else 'new'}")
             entry = await self._journal.put(claimed)
             if entry == claimed:
                 return entry

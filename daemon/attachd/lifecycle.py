@@ -161,7 +161,7 @@ def claim(
     """Take a contact in hand, or say how its delivery ends instead.
 
     Whether another owner still lives is for the caller to judge: only a claim that is free, or whose owner is
-    gone, may come here.
+    gone, may be written.
     """
     if entry is None:
         return Entry(

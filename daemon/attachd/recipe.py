@@ -97,9 +97,7 @@ class Recipes:
                 ):  # connected and not disconnected it would stay: the way out is bought first
                     await chat.token("DisconnectParticipant", anyio.current_time() + _DISMISS_SECONDS)
                     bought = True
-                    connection = await self._connect(
-                        chat, participant, anyio.current_time() + _DISMISS_SECONDS
-                    )
+                    connection = await self._connected_to_leave(chat, participant, until)
                 one_try = partial(self._disconnect, chat, connection, until, iter([bought]))
                 await retrying(one_try, backoff=_BACKOFF, until=until, dice=self._dice)
         except (Transient, Permanent, TimeoutError) as error:
@@ -114,6 +112,14 @@ class Recipes:
                 if connection is not None
                 else "Connect drops it by itself 15 s after it was made; the flow goes on when it is gone",
             )
+
+    async def _connected_to_leave(self, chat: Chat, participant: Participant, until: float) -> Connection:
+        """Tried again, since an answer that was lost may have connected it; Connect says when it is gone."""
+
+        async def once() -> Connection:
+            return await self._connect(chat, participant, anyio.current_time() + _DISMISS_SECONDS)
+
+        return await retrying(once, backoff=_BACKOFF, until=until, dice=self._dice)
 
     async def _disconnect(
         self, chat: Chat, connection: Connection, until: float, bought: Iterator[bool]

@@ -164,8 +164,9 @@ class SqliteFile:
             async with self._one_at_a_time:
                 if not asked.answered:  # by whoever had the connection last, along with its own
                     together, self._asked = self._asked[:_TOGETHER], self._asked[_TOGETHER:]
-                    # Not abandoned on cancellation: the connection is in use until the statement ends.
-                    await run_sync(self._do, together, db)
+                    # Cancelled or not: the others wait for theirs, and the connection is in use until it is done.
+                    with anyio.CancelScope(shield=True):
+                        await run_sync(self._do, together, db)
         finally:
             if asked in self._asked:  # cancelled before its turn
                 self._asked.remove(asked)

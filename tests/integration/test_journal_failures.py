@@ -113,6 +113,42 @@ async def test_whoever_gives_up_before_its_turn_has_written_nothing_and_holds_up
         assert [await journal.get(f"c-{n}") is not None for n in (1, 2)] == [False, True]
 
 
+@pytest.mark.parametrize("moments", range(4))
+async def test_whoever_gives_up_when_its_turn_comes_takes_nobody_elses_work_along(
+    tmp_path: Path, moments: int
+) -> None:
+    journal, busy, free, done = SqliteJournal(tmp_path / "journal.sqlite"), Event(), Event(), anyio.Event()
+    answers: list[Entry] = []
+    giving_up = anyio.CancelScope()
+
+    def long(_db: object) -> bool:
+        busy.set()
+        return free.wait(10)
+
+    async def before() -> None:
+        await journal.file.run(long)
+        done.set()
+
+    async def put(number: int, scope: anyio.CancelScope) -> None:
+        with scope:
+            answers.append(await journal.put(entry(number)))
+
+    async with journal.open():
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(before)
+            await anyio.to_thread.run_sync(busy.wait)
+            for number, scope in ((1, giving_up), (2, anyio.CancelScope())):
+                tasks.start_soon(put, number, scope)
+                await anyio.wait_all_tasks_blocked()
+            free.set()
+            await done.wait()
+            for _ in range(moments):
+                await anyio.lowlevel.checkpoint()
+            giving_up.cancel()
+        assert entry(2) in answers
+        assert await journal.get("c-2") == entry(2)
+
+
 async def test_with_a_full_disk_and_told_to_wait_events_are_put_off_until_there_is_room(
     tmp_path: Path,
 ) -> None:

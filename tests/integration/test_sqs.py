@@ -426,6 +426,28 @@ async def test_an_extension_that_is_under_way_does_not_undo_a_release(sqs: Scrip
     assert released.at >= answered[0]
 
 
+@pytest.mark.parametrize("disposition", [Release(0.0), Acknowledge()])
+async def test_a_message_that_comes_again_before_its_settling_is_answered_is_kept(
+    sqs: Scripted, disposition: Disposition
+) -> None:
+    """SQS has done it, and handed the message out again, before we hear of it."""
+    came_again = anyio.Event()
+
+    async def late(body: Document) -> web.Response:
+        await came_again.wait()
+        return web.json_response({"Successful": [{"Id": entry["Id"]} for entry in body["Entries"]]})
+
+    sqs.on("ChangeMessageVisibilityBatch" if isinstance(disposition, Release) else "DeleteMessageBatch", late)
+    async with consuming(sqs.queue_url) as source:
+        (delivery,) = await received(source, sqs, message(1, "old handle"))
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(source.settle, delivery, disposition)
+            await until(lambda: len(sqs.calls) == 3)
+            await received(source, sqs, message(1, "new handle"))
+            came_again.set()
+        await until(lambda: "new handle" in repr(sqs.entries("ChangeMessageVisibilityBatch")))
+
+
 async def test_an_extension_that_fails_is_tried_again_before_the_message_is_lost(sqs: Scripted) -> None:
     sqs.batches.append([message(1)])
     sqs.on("ChangeMessageVisibilityBatch", refusing(500, "InternalError"))

@@ -90,3 +90,22 @@ async def test_the_gauge_of_a_runtimes_circuit_says_what_readyz_says(tmp_path: P
         assert told() == (1, True)
         await gate.probe()
         assert told() == (0, False)
+
+
+@pytest.mark.real_time
+async def test_a_bot_that_is_given_a_cap_by_a_reload_has_the_chats_from_before_the_restart(
+    tmp_path: Path,
+) -> None:
+    config = tmp_path / "attachd.toml"
+    config.write_text(CONFIG.format(folder=tmp_path).replace("max_chats = 10\n", ""))
+    journal = SqliteJournal(tmp_path / "journal.sqlite")
+    async with journal.open():
+        for n in range(3):
+            await journal.put(
+                Entry(
+                    f"c-{n}", Stage.HANDED_OFF, 1, time.time(), bot="concierge", runtime="ava", generation=1
+                )
+            )
+    async with assembled(settings.load(config), AS_CONFIGURED) as app:
+        app.gates.cap({"concierge": 3})
+        assert app.gates.open_chats("concierge") == 3

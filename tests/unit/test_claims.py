@@ -174,6 +174,20 @@ async def test_a_contact_in_a_living_rivals_hand_is_left_to_it_for_a_while(journ
         assert journal.entry().owner == "them"
 
 
+async def test_a_contact_that_a_living_rival_has_handed_over_is_a_duplicate_and_not_waited_for(
+    journal: Journal,
+) -> None:
+    journal.living.add("them")
+    async with _claims(journal, "them").hold("c-1") as claim:
+        await claim.begin("b", "r")
+        await claim.move(Stage.ATTACHED, participant_id="p-1")
+        await claim.accepted("ava")
+    with pytest.raises(Permanent) as refusal:
+        async with _claims(journal, "us").hold("c-1"):
+            raise AssertionError("a second bot")
+    assert refusal.value.outcome is Outcome.DUPLICATE
+
+
 async def test_a_dead_rivals_contact_is_taken_over_with_what_it_asked_of_connect(journal: Journal) -> None:
     await journal.put(
         Entry(

@@ -274,6 +274,26 @@ async def test_a_disconnect_that_fails_is_tried_again(contact_event: Build) -> N
     assert len(town.connect.dismissed) == 1
 
 
+async def test_a_dismissed_participant_whose_connecting_was_not_heard_of_does_not_stay_connected(
+    contact_event: Build,
+) -> None:
+    town = Town(MemoryConnect(lapse_seconds=15))
+    town.runtime.faults.append(Permanent(Outcome.UNSERVED, "runtime_refused"))
+    connect, unheard = town.connect.connect, [Transient("timeout", ambiguous=True)]
+
+    async def flaky(participant: Participant) -> Connection:
+        connection = await connect(participant)
+        if unheard:
+            await anyio.sleep(6)
+            raise unheard.pop()
+        return connection
+
+    town.connect.connect = flaky  # type: ignore[method-assign]
+    await town.carry(contact_event("c-1"))
+    assert town.connect._connected == set(town.connect.dismissed)
+    assert town.connect.dismissed
+
+
 async def test_bots_that_we_connected_are_fetched_and_sent_away_whatever_their_runtime_does(
     contact_event: Build,
 ) -> None:

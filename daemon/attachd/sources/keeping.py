@@ -70,8 +70,9 @@ class Keeper:
         return self._in_hand.get(delivery.id, delivery)
 
     def forget(self, delivery: Delivery) -> None:
-        """Extend it no more."""
-        self._in_hand.pop(delivery.id, None)
+        """Extend it no more; but its message, if that has come again meanwhile."""
+        if self._has(delivery):
+            del self._in_hand[delivery.id]
 
     async def let_go(self, delivery: Delivery) -> None:
         """Extend it no more, and let an extension that is under way end: it would undo the release."""
@@ -131,8 +132,7 @@ class Keeper:
             answers = list(zip(left, await self._extended(left), strict=True))
             for delivery in [delivery for delivery, reason in answers if reason == NOT_OURS]:
                 lost.append((delivery, NOT_OURS))
-                if self._has(delivery):
-                    self.forget(delivery)
+                self.forget(delivery)
             failed = [(delivery, reason) for delivery, reason in answers if reason not in {None, NOT_OURS}]
             left = [delivery for delivery, _ in failed]
             if failed:

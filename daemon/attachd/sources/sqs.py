@@ -228,7 +228,7 @@ class SqsSource:
                 await self._keeper.let_go(newest)
             await self._tried(partial(self._settle_once, newest, disposition), until)
         finally:
-            self._keeper.forget(delivery)
+            self._keeper.forget(newest)
 
     def drain(self) -> None:
         """See ``ports.Source``. Whatever was received is in hand, or was released at once."""

@@ -209,13 +209,11 @@ async def _gates(
 
 
 async def _recount(config: s.Settings, journal: Journal, gates: Gates, now: float) -> None:
-    """Let each capped bot have the chats that it has: a predecessor of this process handed them over."""
-    runtimes = {bot.name: bot.runtime for bot in config.bots if bot.max_chats is not None}
-    if not runtimes:
-        return
+    """Let each bot have the chats that it has, for it may be given a cap: a predecessor of this process handed them over."""
+    runtimes = {bot.name: bot.runtime for bot in config.bots}
     handed_over = Wanted(frozenset({Stage.HANDED_OFF}), since=now - CHAT_SECONDS)
     async for entry in journal.entries(handed_over):
-        if entry.bot in runtimes and entry.runtime == runtimes[entry.bot]:
+        if entry.bot in runtimes and entry.runtime == runtimes[entry.bot]:  # else the fallback has it
             gates.had(entry.bot, entry.contact_id, now - entry.changed_at)
 
 
