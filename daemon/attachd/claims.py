@@ -104,11 +104,12 @@ class Claims:
             del self._hands[contact_id]
             hand.let_go.set()
 
-    async def end(self, contact_id: str, effect: Effect) -> Entry | None:
+    async def end(self, contact_id: str, effect: Effect, *, again: bool = False) -> Entry | None:
         """Record an event that ends or changes the chat, if need be ahead of the chat itself.
 
         Returns:
-            What was known of a chat that a runtime has, when this is what ended it.
+            What was known of a chat that a runtime has, when this is what ended it; and when this comes ``again``,
+            since whoever recorded it may have died before he told the runtime, which knows a repetition by its key.
 
         Raises:
             Transient: the journal does not answer.
@@ -116,6 +117,8 @@ class Claims:
         if (hand := self._hands.get(contact_id)) is not None:
             hand.ended = DEPARTURES[effect]  # known here at once, whatever the journal does
         entry = await self._journal.get(contact_id)
+        if again and entry is not None and entry.stage is Stage.ENDED and entry.runtime is not None:
+            return entry if entry.reason == DEPARTURES[effect].value else None
         while (after := lifecycle.end(entry, contact_id, effect, self._now())) is not None:
             before, entry = entry, await self._journal.put(after)
             if entry == after:

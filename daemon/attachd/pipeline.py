@@ -108,7 +108,7 @@ class Pipeline:
         trail.note(contact=contact.id, event_type=event.type)
         what = effect(contact.channel, event.type)
         if what is not Effect.OPENS and not (self.rules.opens_on_updates and event.type == UPDATED):
-            return await self._note(contact, what, event.type)
+            return await self._note(contact, what, event.type, again=delivery.attempt > 1)
 
         choice = await self._choose(event, since)
         del event  # its document would wait with the chat, kilobytes each
@@ -226,7 +226,7 @@ class Pipeline:
                 next="a repeated event makes the same request and the same offer, which the runtime knows",
             )
 
-    async def _note(self, contact: Contact, what: Effect, event_type: str) -> Result:
+    async def _note(self, contact: Contact, what: Effect, event_type: str, *, again: bool) -> Result:
         """The short path: the chat ended, or is beyond a bot's reach, or nothing that matters changed."""
         idle = what is Effect.NOTHING or (what is Effect.QUEUES and not self._leave_when_queued)
         if idle or impossible(contact) is not None:  # every telephone call ends, and none has a bot
@@ -234,7 +234,7 @@ class Pipeline:
         self._instances.call_away(contact.id, DEPARTURES[what])
         if what is not Effect.QUEUES:
             self._gates.ended(contact.id)
-        had = await self._claims.end(contact.id, what)
+        had = await self._claims.end(contact.id, what, again=again)
         if had is not None:
             await self._offers.farewell(contact, had, DEPARTURES[what].value)
         return Result(Outcome.NOTED, event_type)

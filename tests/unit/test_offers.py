@@ -47,9 +47,10 @@ class Town:
             max_chats={"concierge": 10},
         )
 
-    async def carry(self, body: bytes) -> Result:
+    async def carry(self, body: bytes, *, attempt: int = 1) -> Result:
+        delivery = Delivery("t", "m", body, received_at=0, attempt=attempt)
         async with self.line.running():
-            return await self.line.pipeline.carry(Delivery("t", "m", body, received_at=0), Trail())
+            return await self.line.pipeline.carry(delivery, Trail())
 
     async def taken_by(self) -> str | None:
         entry = await self.journal.get("c-1")
@@ -259,6 +260,24 @@ async def test_the_runtime_that_has_a_chat_is_told_once_that_it_is_over(
     ((key, told),) = town.ava.ends.items()
     assert (key, told.bot, told.generation, told.reason) == ("c-1_1_ended", "concierge", 1, reason)
     assert town.sorry.ends == {}
+
+
+@pytest.mark.parametrize("event_type", ["DISCONNECTED", "CONNECTED_TO_AGENT"])
+async def test_an_end_that_comes_again_is_told_again_since_who_recorded_it_may_have_died_before_he_told(
+    contact_event: Build, event_type: str
+) -> None:
+    town = Town()
+    await town.carry(contact_event("c-1"))
+    end = contact_event("c-1", event_type)
+    town.ava.down = Transient("unreachable")
+    with anyio.move_on_after(1):
+        await town.carry(end)
+    town.ava.down = None
+    await town.carry(end)
+    await town.carry(contact_event("c-1", "QUEUED"), attempt=2)
+    assert town.ava.ends == {}, "another event of the same end, and no repetition of this one"
+    await town.carry(end, attempt=2)
+    assert list(town.ava.ends) == ["c-1_1_ended"]
 
 
 async def test_the_fallback_that_took_a_chat_is_the_one_that_is_told(contact_event: Build) -> None:
